@@ -1,0 +1,67 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+BUF        := go run github.com/bufbuild/buf/cmd/buf@v1.75.0
+STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GOFLAGS_   := -trimpath -buildvcs=false -ldflags "-s -w -X main.buildVersion=$(VERSION)"
+export CGO_ENABLED ?= 0
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+.PHONY: build
+build: ## build bin/synapse-doctor
+	go build $(GOFLAGS_) -o bin/ ./cmd/synapse-doctor
+
+.PHONY: postgres
+postgres: ## install Debian's PostgreSQL when no server binaries are found
+	@if ! { [ -n "$$PGTEST_BINDIR" ] || ls /usr/lib/postgresql/*/bin/initdb || command -v initdb; } >/dev/null 2>&1; then \
+		echo "no PostgreSQL server binaries: installing Debian's package (its default cluster is not made)"; \
+		run=; [ "$$(id -u)" = 0 ] || run=sudo; \
+		$$run mkdir -p /etc/postgresql-common; \
+		[ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | $$run tee /etc/postgresql-common/createcluster.conf >/dev/null; \
+		$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends \
+			-o Dpkg::Options::=--force-confold postgresql >/dev/null; \
+	fi
+
+.PHONY: demo
+demo: build postgres ## examine, mend and examine again a sick homeserver that is made for it
+	go run ./cmd/demo -doctor bin/synapse-doctor
+
+.PHONY: test
+test: postgres ## run the tests
+	go test ./...
+
+.PHONY: test-race
+test-race: postgres ## run the tests under the race detector
+	CGO_ENABLED=1 go test -race ./...
+
+.PHONY: test-synapse
+test-synapse: build postgres ## mend databases of a real Synapse and start it on them (root, Debian's archive)
+	go test -count=1 -timeout 30m -tags synapse ./cmd/synapse-doctor -run Synapse -v
+
+.PHONY: bench
+bench: build postgres ## time a whole check over plugins, in process, and psql with the same statements
+	go run ./cmd/bench -doctor bin/synapse-doctor
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, buf lint
+	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
+	go vet ./...
+	$(STATICCHECK) ./...
+	cd proto && $(BUF) lint
+
+.PHONY: generate
+generate: ## make the protobuf code and the golden files anew
+	cd proto && $(BUF) generate
+
+.PHONY: verify
+verify: ## fail when generated code is stale
+	@old=$$(mktemp -d) && trap 'rm -rf "$$old"' EXIT && cp -r proto "$$old/" && $(MAKE) -s generate && \
+		diff -r "$$old/proto" proto || { echo "the generated code is stale: run make generate and commit the result"; exit 1; }
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

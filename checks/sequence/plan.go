@@ -1,0 +1,197 @@
+package sequence
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+)
+
+// plan answers the findings of each database with one transaction that moves its sequences forward, and names what only
+// their owner can move.
+func plan(ctx context.Context, t *doctor.Target, findings []doctor.Finding) ([]doctor.Plan, error) {
+	var plans []doctor.Plan
+	for _, db := range t.Meeting(doctor.NeedsSynapse) {
+		wanted := map[string]doctor.Finding{}
+		for _, f := range findings {
+			if f.Database == db.Label && f.Code != Unknown {
+				wanted[f.Object.Name] = f
+			}
+		}
+		if len(wanted) == 0 {
+			continue
+		}
+		e, err := look(ctx, t, db)
+		if err != nil {
+			return nil, err
+		}
+		var move, ask []*state
+		for _, s := range e.sequences {
+			_, stillWrong := judge(s)
+			_, asked := wanted[s.name]
+			switch {
+			case !asked || !stillWrong || !s.fits():
+			case s.at.IsOwner || s.at.MaySet:
+				move = append(move, s)
+			default:
+				ask = append(ask, s)
+			}
+		}
+		covers := func(states []*state) (keys []doctor.FindingKey) {
+			for _, s := range states {
+				keys = append(keys, wanted[s.name].Key())
+			}
+			return keys
+		}
+		if len(move) > 0 {
+			p := resync(db.Label, move)
+			p.Covers = covers(move)
+			plans = append(plans, p)
+		}
+		if len(ask) > 0 {
+			p := byOwner(db.Label, ask)
+			p.Covers = covers(ask)
+			plans = append(plans, p)
+		}
+	}
+	return plans, nil
+}
+
+// planID is the same for the same database in every run.
+func planID(what, label string) string {
+	if label == "main" {
+		return "sequence/" + what
+	}
+	return "sequence/" + what + "-" + label
+}
+
+// group names the one transaction of the plan.
+const group = "resync"
+
+func resync(label string, states []*state) doctor.Plan {
+	p := doctor.Plan{
+		ID: planID("resync", label), Title: fmt.Sprintf("Move %s forward to the greatest number in use", count(states)),
+		Risk: doctor.Careful, Expects: doctor.ExpectSynapse, Database: label,
+		Requires: []doctor.Requirement{doctor.RequireStopped}, Reversible: true, UndoOnFailure: true,
+	}
+	if lock := lockStep(label, states); lock != nil {
+		p.Steps = append(p.Steps, *lock)
+	}
+	// What ROLLBACK does not put back comes last: when anything before it fails, it has not happened.
+	for _, s := range states {
+		if s.at.IsOwner {
+			p.Steps = append(p.Steps, restart(label, s), setCalled(label, s))
+		}
+	}
+	var stands []string
+	for _, s := range states {
+		if !s.at.IsOwner {
+			p.Steps = append(p.Steps, setOnly(label, s))
+		}
+		stands = append(stands, s.stands(s.needed(), true))
+	}
+	p.Steps = append(p.Steps, doctor.Step{Title: "See that every sequence is where it should be", Probe: &doctor.ProbeStep{
+		Database: label,
+		Holds: &doctor.Guard{Query: "SELECT " + strings.Join(stands, "\n  AND "),
+			Else: "A sequence is not where the plan put it: something else has used it. Make sure that Synapse and all its workers are stopped, and run the fix again."},
+	}})
+	return p
+}
+
+func count(states []*state) string {
+	if len(states) == 1 {
+		return "the sequence " + states[0].name
+	}
+	return fmt.Sprintf("%d sequences", len(states))
+}
+
+// lockStep keeps writers away from everything that the numbers are taken from. Nil where the role may lock nothing.
+func lockStep(label string, states []*state) *doctor.Step {
+	var tables []string
+	for _, s := range states {
+		for _, m := range slices.Concat(s.tables, s.positions, s.readers) {
+			if m.table.MayLock {
+				tables = append(tables, m.table.Ident)
+			}
+		}
+	}
+	if len(tables) == 0 {
+		return nil
+	}
+	slices.Sort(tables)
+	tables = slices.Compact(tables)
+	return &doctor.Step{Title: "Keep writers away from the tables that the sequences number", SQL: &doctor.SQLStep{
+		Database: label, Mode: doctor.ModeGroup, Group: group,
+		Statement: "LOCK TABLE " + strings.Join(tables, ",\n  ") + "\nIN SHARE MODE NOWAIT",
+	}}
+}
+
+// A plain setval takes effect at once and survives ROLLBACK. After ALTER SEQUENCE … RESTART in the same transaction it
+// does not, and everybody else's nextval waits for the end of that transaction. Hence two steps for one sequence. Each
+// puts back what it did itself.
+
+func restart(label string, s *state) doctor.Step {
+	undo := []doctor.UndoSQL{{Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.at.Ident, s.value), Guard: s.undrawn(s.needed(), false)}}
+	if s.called {
+		undo = append(undo, doctor.UndoSQL{Statement: fmt.Sprintf("SELECT setval(%s, %d, true)", s.at.Literal, s.value), Guard: s.undrawn(s.value, false)})
+	}
+	return doctor.Step{Title: fmt.Sprintf("Restart %s so that ROLLBACK still puts it back", s.name), SQL: &doctor.SQLStep{
+		Database: label, Mode: doctor.ModeGroup, Group: group,
+		Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.at.Ident, s.needed()),
+		Guard:     s.unchanged(), Undo: undo,
+	}}
+}
+
+func setCalled(label string, s *state) doctor.Step {
+	return doctor.Step{Title: fmt.Sprintf("Move %s from %d to %d", s.name, s.last(), s.needed()), SQL: &doctor.SQLStep{
+		Database: label, Mode: doctor.ModeGroup, Group: group, MaxRows: 1,
+		Statement: s.setval(fmt.Sprint(max(s.last(), 0))),
+		Undo: []doctor.UndoSQL{{Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.at.Ident, s.needed()),
+			Guard: s.undrawn(s.needed(), true)}},
+	}}
+}
+
+func setOnly(label string, s *state) doctor.Step {
+	return doctor.Step{Title: fmt.Sprintf("Move %s from %d to %d, at once: it is not this role's own, so ROLLBACK would not put it back", s.name, s.last(), s.needed()),
+		SQL: &doctor.SQLStep{
+			Database: label, Mode: doctor.ModeGroup, Group: group, MaxRows: 1, Lasting: true,
+			Statement: s.setval(s.lastExpression()), Guard: s.unchanged(),
+			Undo: []doctor.UndoSQL{{Statement: fmt.Sprintf("SELECT setval(%s, %d, %t)", s.at.Literal, s.value, s.called), Guard: s.undrawn(s.needed(), true)}},
+		}}
+}
+
+// stands is the condition that the sequence is exactly there.
+func (s *state) stands(value int64, called bool) string {
+	return fmt.Sprintf("(SELECT last_value = %d AND is_called = %t FROM %s)", value, called, s.at.Ident)
+}
+
+// unchanged holds while the sequence, and all that uses its numbers, are as the plan saw them.
+func (s *state) unchanged() *doctor.Guard {
+	return &doctor.Guard{
+		Query: fmt.Sprintf("SELECT %s\n  AND %s = %d", s.stands(s.value, s.called), s.greatestExpression(fmt.Sprint(max(s.last(), 0))), s.needed()),
+		Else:  fmt.Sprintf("The sequence %s, or what it numbers, has changed since the plan was made. Make sure that Synapse and all its workers are stopped, and run the fix again.", s.name),
+	}
+}
+
+func (s *state) undrawn(value int64, called bool) *doctor.Guard {
+	return &doctor.Guard{
+		Query: "SELECT " + s.stands(value, called),
+		Else:  fmt.Sprintf("Numbers were drawn from the sequence %s since: putting it back would give them out again.", s.name),
+	}
+}
+
+func byOwner(label string, states []*state) doctor.Plan {
+	var text strings.Builder
+	text.WriteString("Synapse's role may not change these sequences. Stop Synapse and all its workers, and run this as their owner or as an administrator of the database server:\n")
+	for _, s := range states {
+		text.WriteString("\n    " + strings.ReplaceAll(s.setval(s.lastExpression()), "\n", "\n    ") + ";\n")
+	}
+	return doctor.Plan{
+		ID: planID("by-owner", label), Title: fmt.Sprintf("Have %s moved by the owner", count(states)),
+		Risk: doctor.Careful, Expects: doctor.ExpectSynapse, Database: label, Requires: []doctor.Requirement{doctor.RequireStopped},
+		Irreversible: "the statements are run by hand",
+		Steps:        []doctor.Step{{Title: "Run the statements as the owner of the sequences", Manual: &doctor.ManualStep{Text: text.String()}}},
+	}
+}

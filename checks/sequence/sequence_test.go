@@ -1,0 +1,731 @@
+package sequence
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
+	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func fixture(t *testing.T) *pgtest.DB {
+	return pgtest.Start(t).Database(t, pgtest.WithSetup(pgtest.Fixture()))
+}
+
+func dump(t *testing.T, name string) *pgtest.DB {
+	return pgtest.Start(t).Database(t, pgtest.WithDump(filepath.Join(pgtest.Data(t), name)))
+}
+
+func target(db *pgtest.DB) *doctor.Target {
+	return &doctor.Target{ServerName: "test.example", Databases: []*doctor.Database{{
+		Label: "main", Engine: doctor.Postgres, Meets: doctor.NeedsPostgres | doctor.NeedsSynapse,
+		Settings: pgdb.Settings{"host": db.Host, "port": fmt.Sprint(db.Port), "user": db.User, "password": db.Password, "dbname": db.Name},
+	}}}
+}
+
+// collector is a Reporter.
+type collector []doctor.Finding
+
+func (c *collector) Find(f doctor.Finding)    { *c = append(*c, f) }
+func (c *collector) Progress(doctor.Progress) {}
+
+func runCheck(t *testing.T, target *doctor.Target) ([]doctor.Finding, error) {
+	t.Helper()
+	defer target.Close()
+	var c collector
+	err := Check.Run(t.Context(), target, &c)
+	return c, err
+}
+
+// find runs the check, which must have seen everything.
+func find(t *testing.T, db *pgtest.DB) []doctor.Finding {
+	t.Helper()
+	found, err := runCheck(t, target(db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func wantSilence(t *testing.T, db *pgtest.DB) {
+	t.Helper()
+	for _, f := range find(t, db) {
+		t.Errorf("%s %s: %s %v", f.Code, f.Object.Name, f.Summary, f.Evidence)
+	}
+}
+
+// wantOne is the only finding, which must be this one.
+func wantOne(t *testing.T, db *pgtest.DB, code, sequence string) doctor.Finding {
+	t.Helper()
+	found := find(t, db)
+	if len(found) != 1 || found[0].Code != code || found[0].Object != (doctor.Object{Kind: "sequence", Name: sequence}) {
+		t.Fatalf("want %s of %s alone, got %+v", code, sequence, found)
+	}
+	return found[0]
+}
+
+func plans(t *testing.T, target *doctor.Target, findings []doctor.Finding) []doctor.Plan {
+	t.Helper()
+	defer target.Close()
+	plans, err := Check.Plan(t.Context(), target, findings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plans
+}
+
+// onlyPlan is the plan that answers all findings.
+func onlyPlan(t *testing.T, db *pgtest.DB, findings []doctor.Finding) doctor.Plan {
+	t.Helper()
+	got := plans(t, target(db), findings)
+	if len(got) != 1 || len(got[0].Covers) != len(findings) {
+		t.Fatalf("want one plan for %d findings, got %+v", len(findings), got)
+	}
+	return got[0]
+}
+
+var errGuard = errors.New("guard")
+
+func guarded(ctx context.Context, tx pgx.Tx, g *doctor.Guard) error {
+	if g == nil {
+		return nil
+	}
+	var holds bool
+	if err := tx.QueryRow(ctx, g.Query).Scan(&holds); err != nil {
+		return fmt.Errorf("%s: %w", g.Query, err)
+	}
+	if !holds {
+		return fmt.Errorf("%w: %s", errGuard, g.Else)
+	}
+	return nil
+}
+
+// carryOut runs a plan as the host does: one transaction, guard before statement.
+func carryOut(t *testing.T, conn *pgx.Conn, p doctor.Plan, before func(step int)) error {
+	t.Helper()
+	ctx := t.Context()
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(ctx)
+	for i, s := range p.Steps {
+		if before != nil {
+			before(i)
+		}
+		switch s.Kind() {
+		case doctor.KindSQL:
+			if s.SQL.Mode != doctor.ModeGroup || s.SQL.Group != p.Steps[0].SQL.Group {
+				t.Fatalf("step %d is not in the one transaction", i)
+			}
+			if err := guarded(ctx, tx, s.SQL.Guard); err != nil {
+				return err
+			}
+			tag, err := tx.Exec(ctx, s.SQL.Statement)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.SQL.Statement, err)
+			}
+			if tag.RowsAffected() > s.SQL.MaxRows {
+				t.Fatalf("%s: %d rows", s.SQL.Statement, tag.RowsAffected())
+			}
+		case doctor.KindProbe:
+			if err := guarded(ctx, tx, s.Probe.Holds); err != nil {
+				return err
+			}
+		default:
+			t.Fatalf("unexpected step %q", s.Kind())
+		}
+	}
+	return tx.Commit(ctx)
+}
+
+func putBack(t *testing.T, conn *pgx.Conn, p doctor.Plan) error {
+	t.Helper()
+	ctx := t.Context()
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(ctx)
+	for _, s := range slices.Backward(p.Steps) {
+		if s.SQL == nil {
+			continue
+		}
+		for _, u := range s.SQL.Undo {
+			if err := guarded(ctx, tx, u.Guard); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, u.Statement); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.Commit(ctx)
+}
+
+// standing is last_value and is_called of every sequence.
+func standing(t *testing.T, conn *pgx.Conn) map[string]string {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), `SELECT c.relname, (xpath('//r/text()', query_to_xml(format('SELECT (last_value, is_called) AS r FROM %s', c.oid::regclass), false, true, '')))[1]::text
+		FROM pg_class c WHERE relkind = 'S'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	var name, at string
+	if _, err := pgx.ForEachRow(rows, []any{&name, &at}, func() error { all[name] = at; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// wantMended finds one fault, mends it, and sees that only this sequence has moved, and only forward; then undoes it, and
+// mends it again.
+func wantMended(t *testing.T, db *pgtest.DB, code, sequence string) {
+	t.Helper()
+	f := wantOne(t, db, code, sequence)
+	p := onlyPlan(t, db, []doctor.Finding{f})
+	if p.ID != "sequence/resync" || p.Expects != doctor.ExpectSynapse || !slices.Contains(p.Requires, doctor.RequireStopped) || !p.Reversible {
+		t.Errorf("plan %+v", p)
+	}
+	conn := db.Conn(t)
+	before := standing(t, conn)
+	if err := carryOut(t, conn, p, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantSilence(t, db)
+	for name, at := range standing(t, conn) {
+		if (at != before[name]) != (name == sequence) {
+			t.Errorf("%s went from %s to %s", name, before[name], at)
+		}
+	}
+	if err := putBack(t, conn, p); err != nil {
+		t.Fatal(err)
+	}
+	for name, at := range standing(t, conn) {
+		if at != before[name] {
+			t.Errorf("undone, %s is %s and was %s", name, at, before[name])
+		}
+	}
+	if err := carryOut(t, conn, p, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantSilence(t, db)
+}
+
+func TestASoundDatabaseHasNoFindings(t *testing.T) {
+	t.Run("fixture", func(t *testing.T) { wantSilence(t, fixture(t)) })
+	for _, name := range []string{"synapse_ported.dump", "synapse_empty.dump"} {
+		t.Run(name, func(t *testing.T) { wantSilence(t, dump(t, name)) })
+	}
+}
+
+func TestTheFixtureAndTheDumpsHaveAllSequences(t *testing.T) {
+	if len(all) != 26 {
+		t.Errorf("%d sequences are known, want 26", len(all))
+	}
+	have := standing(t, fixture(t).Conn(t))
+	for _, k := range all {
+		if have[k.name] == "" {
+			t.Errorf("the fixture lacks %s", k.name)
+		}
+	}
+	if len(have) != len(all) {
+		t.Errorf("the fixture has %d sequences, want %d", len(have), len(all))
+	}
+}
+
+func TestEachSequenceSetBackIsFoundAloneAndMended(t *testing.T) {
+	db := fixture(t) // mended after each, it serves for the next
+	for _, k := range all {
+		for _, how := range []string{"ALTER SEQUENCE %s RESTART", "SELECT setval('%s', 1)"} {
+			t.Run(k.name+"/"+how[:6], func(t *testing.T) {
+				db.Exec(t, fmt.Sprintf(how, k.name))
+				wantMended(t, db, BehindTable, k.name)
+			})
+		}
+	}
+}
+
+// emptyInDump says how to break a sequence whose tables are empty on the ported server.
+var emptyInDump = map[string]string{
+	"state_groups_pending_deletion_sequence_number_seq": `INSERT INTO state_groups_pending_deletion (sequence_number, state_group, insertion_ts) OVERRIDING SYSTEM VALUE VALUES (7, 1, 1)`,
+	"user_id_seq":                             `INSERT INTO users (name) VALUES ('@7:test.example')`,
+	"application_services_txn_id_seq":         `INSERT INTO application_services_txns VALUES ('as', 7, '[]')`,
+	"instance_map_instance_id_seq":            `INSERT INTO instance_map VALUES (7, 'worker')`,
+	"events_backfill_stream_seq":              `INSERT INTO ex_outlier_stream VALUES (-7, '$e', 1, 'master')`,
+	"cache_invalidation_stream_seq":           `INSERT INTO cache_invalidation_stream_by_instance VALUES (7, 'master', 'f')`,
+	"un_partial_stated_room_stream_sequence":  `INSERT INTO un_partial_stated_room_stream SELECT 7, 'master', room_id FROM rooms LIMIT 1`,
+	"un_partial_stated_event_stream_sequence": `INSERT INTO un_partial_stated_event_stream SELECT 7, 'master', event_id, false FROM events LIMIT 1`,
+	"e2e_cross_signing_keys_sequence":         `INSERT INTO e2e_cross_signing_keys VALUES ('@a:test.example', 'master', '{}', 7)`,
+	"thread_subscriptions_sequence":           `INSERT INTO thread_subscriptions SELECT 7, 'master', room_id, event_id, '@alice:test.example', true, true FROM events LIMIT 1`,
+	"sticky_events_sequence":                  `INSERT INTO sticky_events VALUES (7, 'master', '$e', '!r', 1, '@a:b', 1)`,
+	"quarantined_media_id_seq":                `INSERT INTO quarantined_media_changes VALUES (7, 'master', NULL, 'm', true)`,
+	"profile_updates_sequence":                `INSERT INTO profile_updates (stream_id, instance_name, user_id, action, inserted_ts) VALUES (7, 'master', '@alice:test.example', 'update', 1)`,
+}
+
+func TestEachSequenceOfAPortedServerIsFoundAloneAndMended(t *testing.T) {
+	db := dump(t, "synapse_ported.dump")
+	for _, k := range all {
+		t.Run(k.name, func(t *testing.T) {
+			if sql, ok := emptyInDump[k.name]; ok {
+				db.Exec(t, sql)
+			} else {
+				db.Exec(t, "ALTER SEQUENCE "+k.name+" RESTART")
+			}
+			wantMended(t, db, BehindTable, k.name)
+		})
+	}
+}
+
+func TestEachTableOfASequenceIsLookedAt(t *testing.T) {
+	db, n := fixture(t), 0
+	for _, k := range all {
+		if k.kind == identity {
+			continue // GENERATED ALWAYS can't be updated
+		}
+		for _, c := range k.feeds {
+			t.Run(k.name+"/"+c.table, func(t *testing.T) {
+				n += 1000
+				way, end := "+", "max"
+				if k.down {
+					way, end = "-", "min"
+				}
+				db.Exec(t, fmt.Sprintf("UPDATE %[1]s SET %[2]s = %[2]s %[3]s %[5]d WHERE %[2]s = (SELECT %[4]s(%[2]s) FROM %[1]s)", c.table, c.column, way, end, n))
+				wantMended(t, db, BehindTable, k.name)
+			})
+		}
+	}
+}
+
+func TestAWriterAheadIsFoundWhoeverItIs(t *testing.T) {
+	db := fixture(t)
+	for _, k := range all {
+		if k.stream == "" {
+			continue
+		}
+		t.Run(k.stream, func(t *testing.T) {
+			n := 2000
+			if k.down {
+				n = -2000
+			}
+			db.Exec(t, fmt.Sprintf("INSERT INTO stream_positions VALUES ('%s', 'long-gone', %d)", k.stream, n))
+			wantMended(t, db, BehindStreamPosition, k.name)
+		})
+	}
+}
+
+func TestAReaderAheadIsEvidenceOfItsSequence(t *testing.T) {
+	db, n := fixture(t), 3000
+	for _, k := range all {
+		for _, c := range k.readers {
+			n += 1000
+			t.Run(c.table, func(t *testing.T) {
+				where := ""
+				if c.where != "" {
+					where = " WHERE " + c.where
+				}
+				db.Exec(t, fmt.Sprintf("UPDATE %s SET %s = %d%s", c.table, c.column, n, where))
+				code := BehindStreamPosition
+				if c == converted {
+					code = BehindTable // so Synapse calls it
+				}
+				f := wantOne(t, db, code, k.name)
+				if f.Evidence[c.String()] != fmt.Sprint(n) {
+					t.Errorf("evidence %v", f.Evidence)
+				}
+				wantMended(t, db, code, k.name)
+			})
+		}
+	}
+}
+
+func TestSeveralFaultsAreOnePlan(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `ALTER SEQUENCE events_stream_seq RESTART; SELECT setval('receipts_sequence', 5); UPDATE stream_positions SET stream_id = 90 WHERE stream_name = 'pushers'`)
+	found := find(t, db)
+	if len(found) != 3 {
+		t.Fatalf("%+v", found)
+	}
+	p := onlyPlan(t, db, found)
+	if err := carryOut(t, db.Conn(t), p, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantSilence(t, db)
+	if again := plans(t, target(db), found); len(again) != 0 {
+		t.Errorf("mended, there is still a plan: %+v", again)
+	}
+}
+
+func TestAPlanThatFailsHalfwayLeavesTheSequenceAsItWas(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `SELECT setval('events_stream_seq', 5), setval('pushers_sequence', 3)`)
+	conn := db.Conn(t)
+	before := standing(t, conn)
+	p := onlyPlan(t, db, find(t, db))
+	last := len(p.Steps) - 1
+	p.Steps[last].Probe.Holds.Query = "SELECT false"
+	if err := carryOut(t, conn, p, nil); !errors.Is(err, errGuard) {
+		t.Fatal(err)
+	}
+	for name, at := range standing(t, conn) {
+		if at != before[name] {
+			t.Errorf("rolled back, %s is %s and was %s", name, at, before[name])
+		}
+	}
+}
+
+func TestAPlanIsRefusedWhenSomethingHasMoved(t *testing.T) {
+	for what, sql := range map[string]string{
+		"the sequence":      `SELECT nextval('events_stream_seq')`,
+		"its is_called":     `SELECT setval('events_stream_seq', 5, false)`,
+		"a table":           `UPDATE events SET stream_ordering = 999 WHERE stream_ordering = 481`,
+		"a position":        `UPDATE stream_positions SET stream_id = 999 WHERE stream_name = 'events'`,
+		"a reader":          `UPDATE stats_incremental_position SET stream_id = 999`,
+		"the sequence, far": `SELECT setval('events_stream_seq', 5000)`,
+	} {
+		t.Run(what, func(t *testing.T) {
+			db := fixture(t)
+			db.Exec(t, `SELECT setval('events_stream_seq', 5)`)
+			p := onlyPlan(t, db, find(t, db))
+			db.Exec(t, sql)
+			conn := db.Conn(t)
+			before := standing(t, conn)
+			if err := carryOut(t, conn, p, nil); !errors.Is(err, errGuard) {
+				t.Errorf("not refused: %v", err)
+			}
+			if after := standing(t, conn); after["events_stream_seq"] != before["events_stream_seq"] {
+				t.Errorf("it went from %s to %s", before["events_stream_seq"], after["events_stream_seq"])
+			}
+		})
+	}
+}
+
+func TestAWriterHoldsThePlanUpAtOnce(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `SELECT setval('events_stream_seq', 5)`)
+	p := onlyPlan(t, db, find(t, db))
+	writer := db.Conn(t)
+	if _, err := writer.Exec(t.Context(), `BEGIN; UPDATE events SET depth = depth WHERE stream_ordering = 5`); err != nil {
+		t.Fatal(err)
+	}
+	err := carryOut(t, db.Conn(t), p, nil)
+	if coded, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err); !ok || coded.SQLState() != "55P03" {
+		t.Errorf("want lock_not_available, got %v", err)
+	}
+}
+
+func TestUndoIsRefusedWhenNumbersWereDrawn(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `SELECT setval('events_stream_seq', 5)`)
+	p := onlyPlan(t, db, find(t, db))
+	conn := db.Conn(t)
+	if err := carryOut(t, conn, p, nil); err != nil {
+		t.Fatal(err)
+	}
+	db.Exec(t, `SELECT nextval('events_stream_seq')`)
+	if err := putBack(t, conn, p); !errors.Is(err, errGuard) {
+		t.Errorf("not refused: %v", err)
+	}
+	if at := standing(t, conn)["events_stream_seq"]; at != "(486,t)" {
+		t.Errorf("it is %s", at)
+	}
+}
+
+// Synapse's port script leaves every sequence so; started, Synapse lets readers go up to the number that comes next.
+func TestASequenceThatWasNeverCalled(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `ALTER SEQUENCE events_stream_seq RESTART WITH 486; ALTER SEQUENCE device_lists_sequence RESTART WITH 51;
+		ALTER SEQUENCE state_group_id_seq RESTART WITH 61`)
+	wantSilence(t, db)
+	db.Exec(t, `UPDATE stats_incremental_position SET stream_id = 486`)
+	f := wantOne(t, db, NotCalled, "events_stream_seq")
+	if f.Severity != doctor.Info {
+		t.Errorf("severity %s", f.Severity)
+	}
+	wantMended(t, db, NotCalled, "events_stream_seq")
+	db.Exec(t, `UPDATE device_lists_changes_converted_stream_position SET stream_id = 51`)
+	wantMended(t, db, NotCalled, "device_lists_sequence")
+	db.Exec(t, `SELECT setval('events_stream_seq', 485, false)`)
+	wantMended(t, db, BehindStreamPosition, "events_stream_seq")
+}
+
+func TestUserNamesThatAreNumbers(t *testing.T) {
+	for locale, create := range map[string]string{
+		"C":   "ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'",
+		"ICU": "ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'",
+	} {
+		t.Run(locale, func(t *testing.T) {
+			db := pgtest.Start(t).Database(t, pgtest.WithCreate(create), pgtest.WithSetup(pgtest.Fixture()))
+			db.Exec(t, `INSERT INTO users (name) VALUES ('@99999999999999999999:test.example'), ('@9223372036854775807:test.example'), ('@12ab:test.example'), ('@a77:test.example'), ('@77')`)
+			wantSilence(t, db)
+			db.Exec(t, `INSERT INTO users (name) VALUES ('@0070:test.example'), ('@8:test.example.org')`)
+			f := wantOne(t, db, BehindTable, "user_id_seq")
+			if f.Evidence["users.name"] != "70" || f.Evidence["users.name of 19 digits or more"] != "2" || f.Severity != doctor.Warning {
+				t.Errorf("%s %v", f.Severity, f.Evidence)
+			}
+			wantMended(t, db, BehindTable, "user_id_seq")
+		})
+	}
+}
+
+func TestANumberThatDoesNotFitIsSaidAndNotPlanned(t *testing.T) {
+	for _, n := range []string{"2147483647", "3000000000", "9223372036854775807"} {
+		db := fixture(t)
+		db.Exec(t, "UPDATE stream_positions SET stream_id = "+n+" WHERE stream_name = 'thread_subscriptions'")
+		f := wantOne(t, db, BehindStreamPosition, "thread_subscriptions_sequence")
+		if f.Fixable || !strings.Contains(f.Remedy, "up to 2147483647") {
+			t.Errorf("fixable %t: %s", f.Fixable, f.Remedy)
+		}
+		if p := plans(t, target(db), []doctor.Finding{f}); len(p) != 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
+func TestAnOlderSchemaIsNoFault(t *testing.T) {
+	db := fixture(t)
+	for _, k := range all {
+		if k.kind != plain {
+			db.Exec(t, "DROP TABLE "+k.feeds[0].table+" CASCADE")
+			continue
+		}
+		db.Exec(t, "DROP SEQUENCE "+k.name)
+		wantSilence(t, db)
+		for _, c := range slices.Concat(k.feeds, k.readers) {
+			db.Exec(t, "DROP TABLE IF EXISTS "+c.table+" CASCADE")
+		}
+		wantSilence(t, db)
+	}
+	db.Exec(t, "DROP TABLE stream_positions")
+	wantSilence(t, db)
+}
+
+func TestATableOrColumnThatIsMissingHidesNothingElse(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `DROP TABLE events CASCADE; ALTER TABLE ex_outlier_stream DROP COLUMN event_stream_ordering; DROP TABLE stream_positions;
+		SELECT setval('events_stream_seq', 40)`)
+	wantMended(t, db, BehindTable, "events_stream_seq")
+}
+
+func TestASequenceThatSynapseDoesNotMakeIsInformation(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `CREATE SEQUENCE "Odd'name"; CREATE TABLE module_rows (id serial PRIMARY KEY); CREATE SCHEMA elsewhere; CREATE SEQUENCE elsewhere.s;
+		INSERT INTO module_rows VALUES (5)`)
+	found := find(t, db)
+	if len(found) != 2 || found[0].Object.Name != "Odd'name" || found[1].Object.Name != "module_rows_id_seq" {
+		t.Fatalf("%+v", found)
+	}
+	for _, f := range found {
+		if f.Code != Unknown || f.Severity != doctor.Info || f.Fixable {
+			t.Errorf("%+v", f)
+		}
+	}
+	if !strings.Contains(found[1].Remedy, `setval('public.module_rows_id_seq'`) || found[0].Evidence["last_value"] != "1" {
+		t.Errorf("%+v", found)
+	}
+	if p := plans(t, target(db), found); len(p) != 0 {
+		t.Errorf("%+v", p)
+	}
+}
+
+// as is the target for another role.
+func as(t *testing.T, db *pgtest.DB, role string) *doctor.Target {
+	t.Helper()
+	db.AdminExec(t, fmt.Sprintf(`DROP ROLE IF EXISTS %s; CREATE ROLE %[1]s LOGIN PASSWORD 'secret'`, role))
+	other := target(db)
+	other.Databases[0].Settings["user"], other.Databases[0].Settings["password"] = role, "secret"
+	return other
+}
+
+func TestAReadOnlyRoleIsEnoughToLook(t *testing.T) {
+	db := fixture(t)
+	reader := as(t, db, "only_reads")
+	db.AdminExec(t, `GRANT pg_read_all_data TO only_reads; SELECT setval('receipts_sequence', 3)`)
+	found, err := runCheck(t, reader)
+	if err != nil || len(found) != 1 || found[0].Object.Name != "receipts_sequence" {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	got := plans(t, reader, found)
+	if len(got) != 1 || !got[0].Manual() || got[0].ID != "sequence/by-owner" {
+		t.Fatalf("%+v", got)
+	}
+	_, sql, _ := strings.Cut(got[0].Steps[0].Manual.Text, "\n\n    ")
+	db.Exec(t, sql)
+	wantSilence(t, db)
+}
+
+func TestWhatMayNotBeReadIsNamedAndTheRestIsKept(t *testing.T) {
+	db := fixture(t)
+	reader := as(t, db, "reads_little")
+	db.AdminExec(t, `GRANT SELECT ON ALL TABLES IN SCHEMA public TO reads_little; GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO reads_little;
+		REVOKE SELECT ON device_inbox FROM reads_little; REVOKE SELECT ON SEQUENCE pushers_sequence FROM reads_little;
+		SELECT setval('receipts_sequence', 3)`)
+	found, err := runCheck(t, reader)
+	if len(found) != 1 || found[0].Object.Name != "receipts_sequence" {
+		t.Errorf("%+v", found)
+	}
+	for _, name := range []string{"device_inbox", "pushers_sequence"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s is not named: %v", name, err)
+		}
+	}
+}
+
+func TestWithOnlyUpdateOnTheSequenceAPlainSetvalIsUsedAndSaid(t *testing.T) {
+	db := fixture(t)
+	setter := as(t, db, "only_sets")
+	db.AdminExec(t, `GRANT pg_read_all_data TO only_sets; GRANT UPDATE ON SEQUENCE receipts_sequence TO only_sets; SELECT setval('receipts_sequence', 3)`)
+	found, err := runCheck(t, setter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := plans(t, setter, found)
+	if len(got) != 1 || len(got[0].Steps) != 2 || !got[0].Steps[0].SQL.Lasting || !strings.Contains(got[0].Steps[0].Title, "ROLLBACK") {
+		t.Fatalf("%+v", got)
+	}
+	conn, err := pgdb.Connect(t.Context(), setter.Databases[0].Settings, pgdb.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	if err := carryOut(t, conn, got[0], nil); err != nil {
+		t.Fatal(err)
+	}
+	wantSilence(t, db)
+	if err := putBack(t, conn, got[0]); err != nil {
+		t.Fatal(err)
+	}
+	if at := standing(t, db.AdminConn(t))["receipts_sequence"]; at != "(3,t)" {
+		t.Errorf("undone, it is %s", at)
+	}
+}
+
+func TestASplitConfigurationLooksAtEachDatabaseForItsOwn(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `SELECT setval('state_group_id_seq', 1), setval('events_stream_seq', 1)`)
+	for store, want := range map[string]string{"main": "events_stream_seq", "state": "state_group_id_seq"} {
+		one := target(db)
+		one.Databases[0].DataStores, one.Databases[0].Label = []string{store}, store
+		found, err := runCheck(t, one)
+		if err != nil || len(found) != 1 || found[0].Object.Name != want || found[0].Database != store {
+			t.Fatalf("%s: %+v, %v", store, found, err)
+		}
+		id := map[string]string{"main": "sequence/resync", "state": "sequence/resync-state"}[store]
+		if got := plans(t, one, found); len(got) != 1 || got[0].ID != id || got[0].Database != store {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+// A large table is looked up through an index, or not at all.
+func TestNoLargeTableIsReadWhole(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		t.Run(fmt.Sprintf("analyzed=%t", !fresh), func(t *testing.T) {
+			db := fixture(t)
+			db.Exec(t, `DROP INDEX IF EXISTS events_room_stream;
+INSERT INTO events (topological_ordering, event_id, type, room_id, processed, outlier, stream_ordering)
+  SELECT 1, '$big' || i, 'm.room.message', '!room1:test.example', true, false, i FROM generate_series(1000, 40000) i;
+INSERT INTO state_groups SELECT i, '!room1:test.example', '$' || i FROM generate_series(1000, 30000) i;
+INSERT INTO account_data SELECT format('@big%s:test.example', i % 300), 'type' || i, 1000 + i, repeat('x', 60), 'master' FROM generate_series(1, 30000) i;
+INSERT INTO room_account_data SELECT format('@big%s:test.example', i % 300), '!r' || i, 'type', 1000 + i, repeat('x', 60), 'master' FROM generate_series(1, 30000) i;
+INSERT INTO application_services_txns SELECT 'bridge' || i % 3, 1000 + i, '[]' FROM generate_series(1, 30000) i;
+INSERT INTO users (name) SELECT '@name' || i || ':test.example' FROM generate_series(1, 30000) i;
+INSERT INTO device_lists_changes_in_room SELECT '@user1:test.example', 'PHONE', '!room' || i, 1000 + i, true, 'master' FROM generate_series(1, 30000) i;
+INSERT INTO presence_stream SELECT 1000 + i, '@user', 'offline', 1, 'master' FROM generate_series(1, 30000) i`)
+			if !fresh {
+				db.Exec(t, `ANALYZE events, state_groups, account_data, room_account_data, application_services_txns, users, device_lists_changes_in_room, presence_stream`)
+			}
+			conn := db.Conn(t)
+			tx, err := conn.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := readCatalog(t.Context(), tx, wanted())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, q := compose(c, target(db).Databases[0], false)
+			var text []byte
+			if err := tx.QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+q.statement()).Scan(&text); err != nil {
+				t.Fatal(err)
+			}
+			var explained any
+			if err := json.Unmarshal(text, &explained); err != nil {
+				t.Fatal(err)
+			}
+			scans := 0
+			walk(explained, func(node map[string]any) {
+				scans++
+				table, _ := node["Relation Name"].(string)
+				if bytes := tableBytes(q, table); node["Node Type"] == "Seq Scan" && bytes > 1<<20 {
+					t.Errorf("%s (%d KB) is read whole", table, bytes>>10)
+				}
+			})
+			if scans < 50 {
+				t.Errorf("only %d nodes were seen", scans)
+			}
+		})
+	}
+}
+
+func tableBytes(q *questions, table string) int64 {
+	for _, c := range q.columns {
+		if c.Table == table {
+			return c.Bytes
+		}
+	}
+	return 0
+}
+
+func walk(v any, visit func(map[string]any)) {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			walk(x, visit)
+		}
+	case map[string]any:
+		if v["Node Type"] != nil {
+			visit(v)
+		}
+		for _, x := range v {
+			walk(x, visit)
+		}
+	}
+}
+
+func TestTheGreatestOfManyGroupsIsFound(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `INSERT INTO account_data VALUES ('@aaa', 'a', 700, '', 'master'), ('@aaa', 'b', 20, '', 'master'), ('@zzz', 'a', 1, '', 'master')`)
+	f := wantOne(t, db, BehindTable, "account_data_sequence")
+	if f.Evidence["account_data.stream_id"] != "700" {
+		t.Errorf("%v", f.Evidence)
+	}
+}
+
+func TestATableTooLargeToReadWholeIsSaidUnlessDeep(t *testing.T) {
+	c := &catalog{columns: map[string]columnInfo{"room_tags_revisions.stream_id": {Table: "room_tags_revisions", Column: "stream_id",
+		Ident: "public.room_tags_revisions", ColumnIdent: "stream_id", MayRead: true, Bytes: scanLimit + 1}}}
+	for _, deep := range []bool{false, true} {
+		q := &questions{catalog: c, deep: deep, refused: map[string]bool{}}
+		var marks []mark
+		q.greatest(column{table: "room_tags_revisions", column: "stream_id"}, false, &marks)
+		if said := len(q.unread) == 1 && strings.Contains(q.unread[0].Error(), "--deep"); said == deep || (len(marks) == 1) != deep {
+			t.Errorf("deep %t: %v %v", deep, q.unread, marks)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+// Package version examines whether the PostgreSQL server, Synapse's schema and the Synapse that uses them fit together,
+// and whether the schema's background work is getting done. It imports core/doctor and core/synapse.
+//
+// It only speaks of the server where a database holds no schema of Synapse.
+package version
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+)
+
+// The faults. An administrator may rely on each.
+const (
+	TooOld            = "version/too-old-for-synapse"
+	InRecovery        = "version/in-recovery"
+	EndOfLife         = "version/end-of-life"
+	EndOfLifeSoon     = "version/end-of-life-soon"
+	TooOldForUpgrade  = "version/too-old-for-newer-synapse"
+	UnknownPostgres   = "version/unknown-postgres"
+	NoSchemaVersion   = "version/no-schema-version"
+	CompatAhead       = "version/compat-ahead-of-schema"
+	UnknownSchema     = "version/unknown-schema"
+	UpdatesStuck      = "version/background-updates-stuck"
+	UpdatesPending    = "version/background-updates-pending"
+	endOfLifeSoonDays = 183
+)
+
+// Check is the check version.
+var Check = check(time.Now)
+
+func check(now func() time.Time) doctor.Check {
+	return doctor.Check{
+		ID:    "version",
+		Title: "PostgreSQL, Synapse and the schema fit together",
+		Why: "Synapse refuses to start on a PostgreSQL that is too old for it, and a schema whose upgrade or background " +
+			"updates never finished is slow, or breaks at the next upgrade.",
+		Needs: doctor.NeedsPostgres,
+		Codes: []doctor.Code{
+			{ID: TooOld, Title: "PostgreSQL is older than the Synapse of this schema accepts", Severity: doctor.Error},
+			{ID: InRecovery, Title: "the server is a standby, or still recovering", Severity: doctor.Error},
+			{ID: NoSchemaVersion, Title: "Synapse's tables are there but not the schema's version", Severity: doctor.Error},
+			{ID: CompatAhead, Title: "an upgrade of the schema stopped half way", Severity: doctor.Error},
+			{ID: EndOfLife, Title: "PostgreSQL gets no more fixes", Severity: doctor.Warning},
+			{ID: UpdatesStuck, Title: "background updates cannot finish", Severity: doctor.Warning},
+			{ID: EndOfLifeSoon, Title: "PostgreSQL will get no more fixes within half a year", Severity: doctor.Info},
+			{ID: TooOldForUpgrade, Title: "the next upgrade of Synapse needs a newer PostgreSQL", Severity: doctor.Info},
+			{ID: UnknownPostgres, Title: "a PostgreSQL newer than this doctor knows", Severity: doctor.Info},
+			{ID: UnknownSchema, Title: "a schema that no release known to this doctor has", Severity: doctor.Info},
+			{ID: UpdatesPending, Title: "background updates are queued", Severity: doctor.Info},
+		},
+		Run: func(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
+			var unread []error
+			for _, db := range t.Meeting(doctor.NeedsPostgres) {
+				facts, err := look(ctx, db)
+				if err != nil {
+					unread = append(unread, fmt.Errorf("database %s: %w", db.Label, err))
+					continue
+				}
+				for _, f := range judge(facts, now()) {
+					f.Database = db.Label
+					r.Find(f)
+				}
+			}
+			return errors.Join(unread...)
+		},
+	}
+}
+
+// judge concludes from what was seen.
+func judge(f facts, now time.Time) []doctor.Finding {
+	found := judgeServer(f, now)
+	if !f.hasSchema {
+		return found
+	}
+	if !f.hasVersion {
+		return append(found, noSchemaVersion(f))
+	}
+	found = append(found, judgeSchema(f)...)
+	return append(found, judgeUpdates(f)...)
+}

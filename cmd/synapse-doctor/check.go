@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/engine"
+)
+
+const checkAbout = `Examines the homeserver's database and reports. It writes nothing: not to the database, not to a file.
+Without arguments every check runs; otherwise the named checks, or only the named codes.
+
+Exit codes: 0 nothing at or above --fail-on; 2 findings; 1 could not complete, which wins over 2.`
+
+func runCheck(ctx context.Context, args []string, s streams) (int, error) {
+	var t targetFlags
+	var o outputFlags
+	f := newFlags("check", "[CHECK|CODE …]", checkAbout, s.err)
+	t.register(f)
+	failOn := f.String("fail-on", "warning", "exit 2 for findings of this `SEVERITY` or worse: info, warning, error")
+	record := f.Bool("record", false, "keep the result in the journal, for history")
+	o.register(f)
+	if err := f.Parse(args); err != nil {
+		return exitFailed, err
+	}
+	threshold, err := doctor.ParseSeverity(*failOn)
+	if err != nil {
+		return exitFailed, fmt.Errorf("--fail-on: %w", err)
+	}
+	if _, err := o.formatter(&t, nil, s); err != nil {
+		return exitFailed, err
+	}
+	e, err := t.open(ctx, f, s)
+	if err != nil {
+		return exitFailed, err
+	}
+	defer e.close()
+	formatter, err := o.formatter(&t, e.assembled, s)
+	if err != nil {
+		return exitFailed, err
+	}
+	r, err := e.Check(ctx, engine.Selection{Wanted: f.Args(), Skip: t.skip})
+	if err != nil {
+		return exitFailed, err
+	}
+	if *record {
+		if err := e.Record(ctx, r); err != nil {
+			return exitFailed, err
+		}
+	}
+	e.progress.end()
+	tellInterrupted(e.StateDir, s.err)
+	if err := o.write(s, func(w io.Writer) error { return formatter.Check(w, r) }); err != nil {
+		return exitFailed, err
+	}
+	return checkCode(r, threshold, f.NArg() > 0), nil
+}
+
+// checkCode is the exit code of a report. asked: the checks were named.
+func checkCode(r *doctor.Report, threshold doctor.Severity, asked bool) int {
+	code := exitOK
+	reportsConnections := false
+	for _, c := range r.Checks {
+		reportsConnections = reportsConnections || c.ID == "connection"
+	}
+	for _, p := range r.Plugins {
+		if p.Status == doctor.StatusUnknown {
+			return exitFailed
+		}
+	}
+	for _, c := range r.Checks {
+		if c.Status == doctor.StatusUnknown {
+			return exitFailed
+		}
+		if c.Status == doctor.StatusSkipped && c.NeedFailed && asked && !reportsConnections {
+			return exitFailed
+		}
+		for _, f := range c.Findings {
+			if f.Severity >= threshold {
+				code = exitFindings
+			}
+		}
+	}
+	return code
+}
+
+// now is the time of day for people.
+func localTime(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
+}

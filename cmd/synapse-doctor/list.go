@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/engine"
+)
+
+// catalogue asks the plugins which checks they have. No configuration is read and nothing is connected to.
+func catalogue(ctx context.Context, p *pluginFlags, w io.Writer) ([]doctor.PluginInfo, []doctor.CheckInfo, error) {
+	sources, err := p.start(ctx, slog.New(slog.DiscardHandler), w)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer closeAll(sources)
+	e := engine.New(engine.Options{Version: version(), Target: &doctor.Target{}, Sources: sources})
+	plugins, checks := e.Catalogue(ctx)
+	return plugins, checks, nil
+}
+
+func runList(ctx context.Context, args []string, s streams) (int, error) {
+	var p pluginFlags
+	f := newFlags("list", "", "The checks, what each is for, and the codes of what they find.", s.err)
+	p.register(f)
+	format := f.String("format", "table", "table or json")
+	if err := f.Parse(args); err != nil {
+		return exitFailed, err
+	}
+	if f.NArg() > 0 {
+		return exitFailed, fmt.Errorf("list takes no argument; synapse-doctor explain %s tells about it", f.Arg(0))
+	}
+	plugins, checks, err := catalogue(ctx, &p, s.err)
+	if err != nil {
+		return exitFailed, err
+	}
+	switch *format {
+	case "table":
+		for i, c := range checks {
+			if i > 0 {
+				fmt.Fprintln(s.out)
+			}
+			fmt.Fprintf(s.out, "%s: %s\n", doctor.Clean(c.ID), doctor.Clean(c.Title))
+			for _, code := range c.Codes {
+				fmt.Fprintf(s.out, "  %-8s %-44s %s\n", code.Severity, doctor.Clean(code.ID), doctor.Clean(code.Title))
+			}
+		}
+	case "json":
+		if err := writeCatalogue(s.out, checks); err != nil {
+			return exitFailed, err
+		}
+	default:
+		return exitFailed, fmt.Errorf("--format: %q is not a format of list: table or json", *format)
+	}
+	for _, p := range plugins {
+		if p.Status == doctor.StatusUnknown {
+			fmt.Fprintf(s.err, "synapse-doctor: plugin %s could not be asked: %s\n", p.Name, p.Reason)
+			return exitFailed, nil
+		}
+	}
+	return exitOK, nil
+}
+
+func writeCatalogue(w io.Writer, checks []doctor.CheckInfo) error {
+	type code struct {
+		Code     string `json:"code"`
+		Severity string `json:"severity"`
+		Title    string `json:"title"`
+	}
+	type check struct {
+		ID    string `json:"id"`
+		Title string `json:"title"`
+		Why   string `json:"why"`
+		Codes []code `json:"codes"`
+	}
+	out := struct {
+		SchemaVersion int     `json:"schema_version"`
+		Checks        []check `json:"checks"`
+	}{SchemaVersion: 1, Checks: []check{}}
+	for _, c := range checks {
+		entry := check{doctor.Clean(c.ID), doctor.Clean(c.Title), doctor.Clean(c.Why), []code{}}
+		for _, k := range c.Codes {
+			entry.Codes = append(entry.Codes, code{doctor.Clean(k.ID), k.Severity.String(), doctor.Clean(k.Title)})
+		}
+		out.Checks = append(out.Checks, entry)
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(out)
+}

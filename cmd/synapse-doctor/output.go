@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/synapse-doctor/synapse-doctor/core/report"
+)
+
+// The report goes to standard output or -o FILE, and nothing else does. COLUMNS wins, otherwise the terminal's width,
+// otherwise 80. Colour only on a terminal, unless NO_COLOR or --no-color forbids it.
+
+// outputFlags say how the report is printed.
+type outputFlags struct {
+	format  string
+	file    string
+	noColor bool
+}
+
+func (o *outputFlags) register(f *pflag.FlagSet) {
+	f.StringVar(&o.format, "format", "table", "how to print the report: "+strings.Join(report.Formats(), ", "))
+	f.StringVarP(&o.file, "output", "o", "", "write the report to `FILE`")
+	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
+}
+
+// formatter is made before anything is examined, so that a misspelt format costs nothing.
+func (o *outputFlags) formatter(t *targetFlags, a *assembled, s streams) (report.Formatter, error) {
+	opts := o.options(s.out)
+	opts.Verbose, opts.Flags = t.verbose, t.repeated()
+	if a != nil {
+		opts.Redact = a.redactor
+	}
+	f, err := report.New(o.format, opts)
+	if err != nil {
+		return nil, fmt.Errorf("--format: %w", err)
+	}
+	return f, nil
+}
+
+// options are those of the stream that the report goes to.
+func (o *outputFlags) options(out io.Writer) report.Options {
+	opts := report.Options{Width: 80}
+	terminal := isTerminal(out) && o.file == ""
+	if terminal {
+		if width, _, err := term.GetSize(int(out.(*os.File).Fd())); err == nil && width > 0 {
+			opts.Width = width
+		}
+		opts.Color = !o.noColor && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	}
+	if columns, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && columns > 0 {
+		opts.Width = columns
+	}
+	return opts
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// write prints the report whole, or leaves no half-written file behind.
+func (o *outputFlags) write(s streams, print func(io.Writer) error) error {
+	if o.file == "" {
+		if err := print(s.out); err != nil {
+			return fmt.Errorf("print the report: %w", err)
+		}
+		return nil
+	}
+	var b strings.Builder
+	if err := print(&b); err != nil {
+		return fmt.Errorf("print the report: %w", err)
+	}
+	temp := o.file + ".tmp"
+	if info, err := os.Stat(o.file); err == nil && !info.Mode().IsRegular() {
+		temp = o.file // a pipe or a device is written to, not replaced
+	}
+	if err := os.WriteFile(temp, []byte(b.String()), 0o666); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	if temp != o.file {
+		if err := os.Rename(temp, o.file); err != nil {
+			os.Remove(temp)
+			return fmt.Errorf("write the report: %w", err)
+		}
+	}
+	return nil
+}

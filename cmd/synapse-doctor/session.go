@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/pflag"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/engine"
+	"github.com/synapse-doctor/synapse-doctor/plugins/builtin"
+	"github.com/synapse-doctor/synapse-doctor/plugins/host"
+)
+
+// pluginFlags say which plugins answer.
+type pluginFlags struct {
+	dev       []string
+	inProcess bool
+}
+
+func (p *pluginFlags) register(f *pflag.FlagSet) {
+	f.StringArrayVar(&p.dev, "dev-plugin", nil, "also run the plugin in `FILE`, unverified: for its author; may be repeated")
+	f.BoolVar(&p.inProcess, "in-process", false, "run the built-in checks in this process, for debugging")
+}
+
+// start begins to start the plugins' processes, in the background.
+func (p *pluginFlags) start(ctx context.Context, log *slog.Logger, notice io.Writer) ([]doctor.Source, error) {
+	var sources []doctor.Source
+	if p.inProcess {
+		sources = append(sources, &doctor.Local{PluginName: builtin.Name, Version: version(), Checks: builtin.Checks()})
+	} else {
+		sources = append(sources, host.Builtin(ctx, host.Options{Log: log}))
+	}
+	for _, file := range p.dev {
+		fmt.Fprintf(notice, "synapse-doctor: DEVELOPMENT PLUGIN %s runs unverified, with Synapse's login to the database\n", doctor.Clean(file))
+		source, err := host.Dev(ctx, file, host.Options{Log: log})
+		if err != nil {
+			closeAll(sources)
+			return nil, err
+		}
+		sources = append(sources, source)
+	}
+	return sources, nil
+}
+
+func closeAll(sources []doctor.Source) {
+	for _, s := range sources {
+		s.Close()
+	}
+}
+
+// session is an engine with its plugins and its progress line.
+type session struct {
+	*engine.Engine
+	assembled *assembled
+	progress  *progress
+	sources   []doctor.Source
+}
+
+// open starts the plugins, reads the configuration meanwhile, and makes the engine.
+func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams) (*session, error) {
+	level := slog.LevelWarn
+	if t.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: level}))
+	sources, err := t.plugins.start(ctx, log, s.err)
+	if err != nil {
+		return nil, err
+	}
+	a, err := t.assemble(f)
+	if err != nil {
+		closeAll(sources)
+		return nil, err
+	}
+	state, err := t.state()
+	if err != nil {
+		closeAll(sources)
+		return nil, err
+	}
+	p := newProgress(s.err)
+	return &session{
+		Engine: engine.New(engine.Options{
+			Version: version(), Target: a.target, Sources: sources, PIDFiles: a.pidFiles, StateDir: state, Timeout: a.timeout,
+			Redactor: a.redactor, Log: log, Progress: p.update,
+			Notice: func(text string) { fmt.Fprintln(s.err, "synapse-doctor:", text) },
+		}),
+		assembled: a, progress: p, sources: sources,
+	}, nil
+}
+
+// close ends the plugins. Their processes are gone when it returns.
+func (s *session) close() {
+	s.progress.end()
+	closeAll(s.sources)
+	s.assembled.target.Close()
+}
+
+// tellInterrupted says on standard error which runs were killed and are not settled yet.
+func tellInterrupted(stateDir string, w io.Writer) {
+	for _, i := range engine.FindInterrupted(stateDir) {
+		fmt.Fprintf(w, "synapse-doctor: run %s was interrupted while it changed %s; synapse-doctor fix --apply finishes or undoes it\n",
+			doctor.Clean(i.Run), doctor.Clean(i.Target))
+	}
+}

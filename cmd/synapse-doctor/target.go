@@ -1,0 +1,227 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/engine"
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
+)
+
+// targetFlags say what is to be examined.
+type targetFlags struct {
+	configs  []string
+	sqlite   string
+	adminDSN string
+	replicas []string
+	deep     bool
+	skip     []string
+	timeout  time.Duration
+	stateDir string
+	plugins  pluginFlags
+	verbose  bool
+}
+
+func (t *targetFlags) register(f *pflag.FlagSet) {
+	f.StringArrayVarP(&t.configs, "config", "c", nil, "Synapse's configuration, a `PATH` of a file or a directory; may be repeated, and is merged as Synapse does (default: the usual places)")
+	f.StringVar(&t.sqlite, "sqlite", "", "also examine the SQLite database in `FILE`")
+	f.StringVar(&t.adminDSN, "admin-dsn", "", "an administrator's connection `DSN` to the PostgreSQL server, or @FILE that holds it; a password goes into PGPASSFILE or that file, never here")
+	f.StringArrayVar(&t.replicas, "replica", nil, "the `DSN` of a replica, or @FILE that holds it; may be repeated")
+	f.StringArrayVar(&t.skip, "skip", nil, "leave out a `CHECK`; may be repeated")
+	f.BoolVar(&t.deep, "deep", false, "read data too, which may take long")
+	f.DurationVar(&t.timeout, "timeout", time.Minute, "give up on a check after this `TIME` (with --deep: never, unless given)")
+	f.StringVar(&t.stateDir, "state-dir", "", "where the journal, locks and backups are kept (default: $SYNAPSE_DOCTOR_STATE_DIR, /var/lib/synapse-doctor for root, else $XDG_STATE_HOME/synapse-doctor)")
+	t.plugins.register(f)
+	f.BoolVarP(&t.verbose, "verbose", "v", false, "more detail, and what the plugins log")
+}
+
+// assembled is a target with what belongs beside it.
+type assembled struct {
+	target   *doctor.Target
+	pidFiles []string
+	redactor *doctor.Redactor
+	timeout  time.Duration
+}
+
+// assemble reads the configuration and makes the target of it. It connects to nothing.
+func (t *targetFlags) assemble(f *pflag.FlagSet) (*assembled, error) {
+	a := &assembled{target: &doctor.Target{Deep: t.deep, RunID: engine.NewRunID(time.Now())}, timeout: t.timeout}
+	if t.timeout < 0 {
+		return nil, errors.New("--timeout must not be negative")
+	}
+	if t.deep && !f.Changed("timeout") {
+		a.timeout = 0
+	}
+	var secrets, public []string
+	config, err := t.load()
+	if err != nil {
+		return nil, err
+	}
+	if config != nil {
+		a.pidFiles = config.PIDFiles
+		a.target.ServerName = config.ServerName
+		for _, file := range config.Files {
+			absolute, err := filepath.Abs(file)
+			if err != nil {
+				return nil, fmt.Errorf("find %s: %w", file, err)
+			}
+			a.target.ConfigFiles = append(a.target.ConfigFiles, absolute)
+		}
+		secrets = config.Secrets()
+		public = append(public, config.ServerName)
+		for _, entry := range config.Databases {
+			d, err := database(entry)
+			if err != nil {
+				return nil, &synapse.ConfigError{File: entry.File, Line: entry.Line, Msg: err.Error()}
+			}
+			a.target.Databases = append(a.target.Databases, d)
+		}
+	}
+	if t.sqlite != "" {
+		d := &doctor.Database{Label: "main", Engine: doctor.SQLite, Path: t.sqlite, DataStores: []string{"main", "state"}}
+		if len(a.target.Databases) > 0 {
+			d.Label, d.DataStores = "sqlite", []string{"sqlite"}
+		}
+		a.target.Databases = append(a.target.Databases, d)
+	}
+	if t.adminDSN != "" {
+		if a.target.Admin, err = fromDSN("--admin-dsn", t.adminDSN); err != nil {
+			return nil, err
+		}
+	}
+	for _, dsn := range t.replicas {
+		d, err := fromDSN("--replica", dsn)
+		if err != nil {
+			return nil, err
+		}
+		a.target.Replicas = append(a.target.Replicas, d)
+	}
+	for _, d := range append(append([]*doctor.Database{a.target.Admin}, a.target.Databases...), a.target.Replicas...) {
+		if d != nil && d.Settings != nil {
+			secrets = append(secrets, d.Settings["password"], d.Settings["sslpassword"])
+			public = append(public, d.Settings["user"], d.Settings["dbname"], d.Settings["host"])
+		}
+	}
+	a.redactor = doctor.NewRedactor(secrets, public)
+	return a, nil
+}
+
+// load reads the configuration that was named, or that stands in one of the usual places. Without any, a SQLite file
+// alone can still be examined.
+func (t *targetFlags) load() (*synapse.Config, error) {
+	paths := t.configs
+	if len(paths) == 0 {
+		paths, _ = synapse.Places{}.Find()
+	}
+	if len(paths) == 0 {
+		if t.sqlite != "" {
+			return nil, nil
+		}
+		return nil, errors.New("no homeserver.yaml in the usual places (/etc/matrix-synapse, /data, ~/synapse and the working directory): say where it is with -c PATH")
+	}
+	return synapse.Load(paths...)
+}
+
+// database makes a target of one entry of the configuration.
+func database(entry synapse.Entry) (*doctor.Database, error) {
+	d := &doctor.Database{Label: entry.Label, Engine: doctor.SQLite, DataStores: entry.DataStores, Path: entry.SQLitePath()}
+	if entry.Name != synapse.Psycopg2 {
+		return d, nil
+	}
+	d.Engine, d.Path = doctor.Postgres, ""
+	settings, err := pgdb.FromArgs(entry.Args)
+	if err != nil {
+		return nil, err
+	}
+	if d.Settings, err = settings.Resolve(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// fromDSN reads a connection string from the command line, where every user of the machine can read it.
+func fromDSN(flag, dsn string) (*doctor.Database, error) {
+	file, isFile := strings.CutPrefix(dsn, "@")
+	if isFile {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", flag, err)
+		}
+		dsn = strings.TrimSpace(string(text))
+	}
+	settings, err := pgdb.Parse(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	if !isFile && (settings["password"] != "" || hasPassword(dsn)) {
+		return nil, fmt.Errorf("%s must not hold a password, since every user of this machine can read a command line: put it into PGPASSFILE, or the whole string into a file and write %s @FILE", flag, flag)
+	}
+	if settings, err = settings.Resolve(); err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return &doctor.Database{Label: strings.TrimPrefix(flag, "--"), Engine: doctor.Postgres, Settings: settings}, nil
+}
+
+func hasPassword(dsn string) bool {
+	u, err := url.Parse(dsn)
+	if err != nil || u.User == nil {
+		return false
+	}
+	_, has := u.User.Password()
+	return has
+}
+
+// state is the directory of the journal.
+func (t *targetFlags) state() (string, error) {
+	if t.stateDir != "" {
+		return t.stateDir, nil
+	}
+	if dir := os.Getenv("SYNAPSE_DOCTOR_STATE_DIR"); dir != "" {
+		return dir, nil
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/synapse-doctor", nil
+	}
+	base := os.Getenv("XDG_STATE_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("find the state directory: %w: give --state-dir", err)
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "synapse-doctor"), nil
+}
+
+// repeated are the flags that a command suggested in a report needs to examine the same target.
+func (t *targetFlags) repeated() []string {
+	var flags []string
+	for _, c := range t.configs {
+		flags = append(flags, "-c", c)
+	}
+	if t.sqlite != "" {
+		flags = append(flags, "--sqlite", t.sqlite)
+	}
+	if t.adminDSN != "" {
+		flags = append(flags, "--admin-dsn", t.adminDSN)
+	}
+	for _, r := range t.replicas {
+		flags = append(flags, "--replica", r)
+	}
+	for _, p := range t.plugins.dev {
+		flags = append(flags, "--dev-plugin", p)
+	}
+	if t.stateDir != "" {
+		flags = append(flags, "--state-dir", t.stateDir)
+	}
+	return flags
+}

@@ -1,0 +1,104 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Check is one concern that can be examined, and, where Plan is set, mended.
+type Check struct {
+	ID    string // lower-case words joined by hyphens, unique among all loaded plugins
+	Title string // what is sound when the check is ok, in at most 60 characters
+	Why   string // what an administrator loses when it is not, in one or two sentences
+	Needs Needs  // what must be there before Run is called
+	Codes []Code // every code that Run may report, in the order of documentation
+
+	// Run examines t and reports each fault as soon as it is known. It only reads.
+	// An error makes the check's status unknown and keeps what was found so far; [Skip] makes it skipped.
+	Run func(ctx context.Context, t *Target, r Reporter) error
+
+	// Plan answers the check's own findings with what would mend them; it only reads.
+	// Plans that cover the same finding are alternatives, the preferred one first. Nil when nothing can be done.
+	Plan func(ctx context.Context, t *Target, findings []Finding) ([]Plan, error)
+
+	// Operations are the long steps that Plan may ask for, by name.
+	Operations map[string]OperationFunc
+}
+
+// Code is one fault that a check can find.
+type Code struct {
+	ID       string   // check/kebab-fault; stable for ever
+	Title    string   // the fault in a few words
+	Severity Severity // the usual severity; a finding may differ where circumstances do
+}
+
+// Needs says what a check needs before it can run. The engine decides it once, before any check runs.
+type Needs uint32
+
+const (
+	// NeedsConfig: a homeserver.yaml was found and read.
+	NeedsConfig Needs = 1 << iota
+	// NeedsPostgresEntry: a configured database is PostgreSQL, whether or not it answers.
+	NeedsPostgresEntry
+	// NeedsPostgres: Synapse's login works on a configured PostgreSQL database.
+	NeedsPostgres
+	// NeedsSynapse: that database holds Synapse's schema and this server_name's users.
+	NeedsSynapse
+	// NeedsSQLite: a SQLite file is configured or was given.
+	NeedsSQLite
+	// NeedsAdmin: an administrator's connection to the PostgreSQL server.
+	NeedsAdmin
+)
+
+// Has reports whether n includes all of m.
+func (n Needs) Has(m Needs) bool { return n&m == m }
+
+// AllNeeds is every need this version knows; a plugin that asks for more needs a newer host.
+const AllNeeds = NeedsConfig | NeedsPostgresEntry | NeedsPostgres | NeedsSynapse | NeedsSQLite | NeedsAdmin
+
+var needNames = []string{"configuration", "postgres-entry", "postgres", "synapse", "sqlite", "admin"}
+
+// String lists the needs by name, separated by commas.
+func (n Needs) String() string {
+	var names []string
+	for i, name := range needNames {
+		if n&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// Reporter receives what a running check finds. Its methods may be called from several goroutines.
+type Reporter interface {
+	// Find reports one fault. Check, and Database where the target has just one, are filled in when empty.
+	Find(Finding)
+	// Progress says how far a long examination is.
+	Progress(Progress)
+}
+
+// Progress is how far something long has come.
+type Progress struct {
+	Text  string // what is being done, a few words
+	Done  int64  // of Total, in Unit; 0 when not known
+	Total int64  // 0 when not known
+	Unit  string // pages, rows, bytes, tables; may be empty
+}
+
+// SkipError says that a check does not apply, and why.
+type SkipError struct{ Reason string }
+
+func (e *SkipError) Error() string { return e.Reason }
+
+// Skip makes the error with which Run says that the check does not apply to this target.
+func Skip(format string, args ...any) error { return &SkipError{Reason: fmt.Sprintf(format, args...)} }
+
+// SkipReason returns the reason when err is or wraps a [SkipError].
+func SkipReason(err error) (string, bool) {
+	if s, ok := errors.AsType[*SkipError](err); ok {
+		return s.Reason, true
+	}
+	return "", false
+}

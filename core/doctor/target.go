@@ -1,0 +1,186 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
+)
+
+// Target is what is examined: a homeserver's configuration, its databases and their replicas.
+// It travels to a plugin inside the request, never through the environment or arguments.
+type Target struct {
+	RunID       string   // names this run in every database connection: synapse-doctor/RUN
+	ServerName  string   // of the merged configuration; empty without one
+	ConfigFiles []string // in the order in which they were merged; read them with core/synapse.Load
+	Databases   []*Database
+	Replicas    []*Database // from --replica
+	Admin       *Database   // the administrator's connection; nil when there is none
+	Deep        bool        // --deep: data may be read at length
+	Writable    bool        // true only while an approved operation is executed
+}
+
+// Main is the database that holds the main data store: the only one of nearly every homeserver. Nil when there is none.
+func (t *Target) Main() *Database {
+	for _, d := range t.Databases {
+		if d.Holds("main") {
+			return d
+		}
+	}
+	return nil
+}
+
+// Database returns the database entry with this label, or nil.
+func (t *Target) Database(label string) *Database {
+	for _, d := range t.Databases {
+		if d.Label == label {
+			return d
+		}
+	}
+	return nil
+}
+
+// Meeting lists the databases that meet the needs, in the order of the configuration.
+// A check loops over these; the engine says which databases it could not look at.
+func (t *Target) Meeting(n Needs) []*Database {
+	var met []*Database
+	for _, d := range t.Databases {
+		if d.Meets.Has(n &^ (NeedsConfig | NeedsAdmin)) {
+			met = append(met, d)
+		}
+	}
+	return met
+}
+
+// Close ends the sessions that were opened on the target's databases.
+func (t *Target) Close() {
+	for _, d := range t.all() {
+		d.Close()
+	}
+}
+
+func (t *Target) all() []*Database {
+	all := append(append([]*Database{}, t.Databases...), t.Replicas...)
+	if t.Admin != nil {
+		all = append(all, t.Admin)
+	}
+	return all
+}
+
+// Engine is the kind of a database.
+type Engine string
+
+const (
+	Postgres Engine = "postgres"
+	SQLite   Engine = "sqlite"
+)
+
+// ParseEngine accepts the two words.
+func ParseEngine(s string) (Engine, error) {
+	switch e := Engine(s); e {
+	case Postgres, SQLite:
+		return e, nil
+	}
+	return "", fmt.Errorf("%q is not a database engine: postgres or sqlite", s)
+}
+
+// Database is one entry of the configuration's database or databases section.
+type Database struct {
+	Label      string // main, or the key under databases
+	Engine     Engine
+	DataStores []string // main, state, or both
+	Meets      Needs    // what the engine found to hold of it
+
+	// Settings are the libpq settings, resolved; nil for SQLite, and for a plugin that was not handed any.
+	Settings pgdb.Settings
+	// Path is the SQLite file.
+	Path string
+
+	runID    string
+	mu       sync.Mutex
+	sessions *pgdb.Pool
+}
+
+// Holds reports whether the entry carries the data store (main or state).
+func (d *Database) Holds(store string) bool {
+	for _, s := range d.DataStores {
+		if s == store {
+			return true
+		}
+	}
+	return len(d.DataStores) == 0
+}
+
+// sessionsPerDatabase bounds how many connections one process of the doctor holds to one database.
+// A homeserver in trouble may be short of them.
+const sessionsPerDatabase = 2
+
+// Read calls fn in a read-only, repeatable-read transaction of a session that is shared with the other checks.
+// A failure to connect is a *pgdb.ConnectError.
+func (d *Database) Read(ctx context.Context, fn func(pgx.Tx) error) error {
+	if d.Engine != Postgres {
+		return fmt.Errorf("database %q is %s, not PostgreSQL", d.Label, d.Engine)
+	}
+	if d.Settings == nil {
+		return fmt.Errorf("database %q: no login was handed to this plugin", d.Label)
+	}
+	d.mu.Lock()
+	if d.sessions == nil {
+		d.sessions = pgdb.NewPool(d.Settings, pgdb.Options{ApplicationName: ApplicationName(d.runID)}, sessionsPerDatabase)
+	}
+	pool := d.sessions
+	d.mu.Unlock()
+	return pool.Read(ctx, fn)
+}
+
+// Close ends the sessions that Read opened.
+func (d *Database) Close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sessions != nil {
+		d.sessions.Close()
+		d.sessions = nil
+	}
+}
+
+// Where says, for people, which database this is: host, port and name, or the file; never a password.
+func (d *Database) Where() string {
+	if d.Engine == SQLite {
+		return d.Path
+	}
+	name := d.Settings["dbname"]
+	host, port := d.Settings["host"], d.Settings["port"]
+	if host == "" {
+		host = d.Settings["hostaddr"]
+	}
+	switch {
+	case host == "":
+		return fmt.Sprintf("database %q", name)
+	case strings.HasPrefix(host, "/"):
+		return fmt.Sprintf("database %q at the socket in %s, port %s", name, host, port)
+	case strings.Contains(host, ","):
+		return fmt.Sprintf("database %q at %s", name, host)
+	}
+	return fmt.Sprintf("database %q at %s", name, net.JoinHostPort(host, port))
+}
+
+// Bind gives every database of the target the run's name for its connections. The engine and the wire call it.
+func (t *Target) Bind() {
+	for _, d := range t.all() {
+		d.runID = t.RunID
+	}
+}
+
+// ApplicationName is the application_name of every connection that the doctor and its plugins open in a run.
+func ApplicationName(runID string) string {
+	if runID == "" {
+		runID = fmt.Sprint(os.Getpid())
+	}
+	return "synapse-doctor/" + runID
+}

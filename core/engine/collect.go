@@ -1,0 +1,200 @@
+package engine
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+)
+
+// Bounds on what one check may report. A plugin that goes beyond the first is stopped; longer texts are cut.
+const (
+	maxFindings = 1000
+	maxEvidence = 64
+	maxLine     = 2_000  // bytes of a one-line text
+	maxText     = 20_000 // bytes of a remedy
+)
+
+// collector receives what a source says while it runs checks, and believes none of it unseen.
+type collector struct {
+	engine *Engine
+	checks map[string]*collected
+
+	mu sync.Mutex
+}
+
+type collected struct {
+	selected
+	findings []doctor.Finding
+	seen     map[doctor.FindingKey]bool
+	outcome  *doctor.Outcome // nil until done
+	fault    string          // what the plugin did that it must not
+}
+
+func (e *Engine) newCollector(checks []selected) *collector {
+	c := &collector{engine: e, checks: map[string]*collected{}}
+	for _, s := range checks {
+		c.checks[s.info.ID] = &collected{selected: s, seen: map[doctor.FindingKey]bool{}}
+	}
+	return c
+}
+
+func (c *collector) Found(check string, f doctor.Finding) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got, ok := c.checks[check]
+	if !ok {
+		return fmt.Errorf("it reported a finding for the check %q, which it was not asked to run", doctor.Clean(check))
+	}
+	if got.outcome != nil {
+		return fmt.Errorf("it reported a finding for the check %q after it had said that the check was done", check)
+	}
+	if got.fault != "" {
+		return nil
+	}
+	if err := c.accept(got, &f); err != nil {
+		got.fault = err.Error()
+		return nil
+	}
+	if len(got.findings) >= maxFindings {
+		got.fault = fmt.Sprintf("it reported more than %d findings; the first %d are shown", maxFindings, maxFindings)
+		return fmt.Errorf("its check %q reported more than %d findings", check, maxFindings)
+	}
+	if key := f.Key(); got.seen[key] {
+		got.fault = fmt.Sprintf("it reported %s twice for the same object %q", f.Code, f.Object.Name)
+		return nil
+	} else {
+		got.seen[key] = true
+	}
+	got.findings = append(got.findings, f)
+	return nil
+}
+
+// accept cleans and bounds a finding, and refuses what is not one.
+func (c *collector) accept(got *collected, f *doctor.Finding) error {
+	if f.Code != "" && doctor.CheckID(f.Code) != got.info.ID {
+		return fmt.Errorf("it reported %q, a finding of another check", doctor.Clean(f.Code))
+	}
+	if !slices.ContainsFunc(got.info.Codes, func(code doctor.Code) bool { return code.ID == f.Code }) {
+		return fmt.Errorf("it reported %q, which is not among the codes it declared", doctor.Clean(f.Code))
+	}
+	if f.Severity < doctor.Info || f.Severity > doctor.Error {
+		return fmt.Errorf("it reported %s with an invalid severity", f.Code)
+	}
+	if f.Database != "" && c.engine.Target.Database(f.Database) == nil {
+		return fmt.Errorf("it reported %s for a database %q that is not configured", f.Code, doctor.Clean(f.Database))
+	}
+	line := func(s string) string { return cut(c.engine.clean(s), maxLine) }
+	f.Object.Kind, f.Object.Name = line(f.Object.Kind), line(f.Object.Name)
+	f.Summary, f.Observed, f.Expected = line(f.Summary), line(f.Observed), line(f.Expected)
+	f.Remedy = cut(doctor.CleanText(c.engine.Redactor.String(f.Remedy)), maxText)
+	evidence := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(f.Evidence)) {
+		if len(evidence) == maxEvidence {
+			break
+		}
+		evidence[line(name)] = line(f.Evidence[name])
+	}
+	f.Evidence = evidence
+	f.Fixable = f.Fixable && got.info.Plans
+	return nil
+}
+
+// cut shortens a text to at most n bytes, at a character's end, and says so.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "… (cut)"
+}
+
+func (c *collector) Progress(check string, p doctor.Progress) {
+	p.Text, p.Unit = c.engine.clean(p.Text), c.engine.clean(p.Unit)
+	c.engine.Progress(check, p)
+}
+
+func (c *collector) Done(check string, o doctor.Outcome) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got, ok := c.checks[check]
+	if !ok {
+		return fmt.Errorf("it ended the check %q, which it was not asked to run", doctor.Clean(check))
+	}
+	if got.outcome != nil {
+		return fmt.Errorf("it ended the check %q twice", check)
+	}
+	got.outcome = &o
+	return nil
+}
+
+// unfinished lists the checks that have had no Done, in the order of selection.
+func (c *collector) unfinished(order []selected) []selected {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var left []selected
+	for _, s := range order {
+		if c.checks[s.info.ID].outcome == nil {
+			left = append(left, s)
+		}
+	}
+	return left
+}
+
+// forget drops what an unfinished check has reported so far, before it is run again.
+func (c *collector) forget(check string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got := c.checks[check]
+	got.findings, got.fault, got.seen = nil, "", map[doctor.FindingKey]bool{}
+}
+
+// result is a check's part of the report; err is why the source stopped, where it has.
+func (c *collector) result(check string, err error) doctor.CheckResult {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got := c.checks[check]
+	r := doctor.CheckResult{ID: got.info.ID, Title: c.engine.clean(got.info.Title), Findings: got.findings}
+	switch {
+	case got.outcome == nil && err != nil:
+		r.Status, r.Reason = doctor.StatusUnknown, c.engine.reason(err)
+	case got.outcome == nil:
+		r.Status, r.Reason = doctor.StatusUnknown, "the plugin did not say how the check ended"
+	default:
+		r.Duration = got.outcome.Duration
+		r.Status, r.Reason = got.outcome.Status, c.engine.clean(got.outcome.Reason)
+		if (r.Status == doctor.StatusSkipped || r.Status == doctor.StatusUnknown) && strings.TrimSpace(r.Reason) == "" {
+			r.Status, r.Reason = doctor.StatusUnknown, "the plugin gave no reason"
+		}
+		if r.Status == doctor.StatusSkipped && len(got.findings) > 0 {
+			r.Status, r.Reason = doctor.StatusUnknown, "the plugin skipped the check after reporting findings: "+r.Reason
+		}
+		if r.Status != doctor.StatusSkipped && r.Status != doctor.StatusUnknown {
+			r.Status, r.Reason = doctor.Worst(got.findings), ""
+		}
+	}
+	if got.fault != "" {
+		r.Status, r.Reason = doctor.StatusUnknown, "the plugin broke the protocol: "+got.fault
+	}
+	r.Reason = cut(r.Reason, maxLine)
+	slices.SortStableFunc(r.Findings, byWeight)
+	return r
+}
+
+// byWeight orders findings worst first, then by what they are about, so that the same faults always read the same.
+func byWeight(a, b doctor.Finding) int {
+	return cmp.Or(
+		cmp.Compare(b.Severity, a.Severity),
+		cmp.Compare(a.Code, b.Code),
+		cmp.Compare(a.Database, b.Database),
+		cmp.Compare(a.Object.Kind, b.Object.Kind),
+		cmp.Compare(a.Object.Name, b.Object.Name),
+	)
+}

@@ -1,0 +1,224 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
+)
+
+// Refusal is why a plan was not begun. Nothing has changed.
+type Refusal struct{ Reason string }
+
+func (r *Refusal) Error() string { return r.Reason }
+
+func refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
+
+// conn is the part of a session that the gates use.
+type conn interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// openWriter opens the session in which a plan is applied; nil for a plan that changes no database.
+func (e *Engine) openWriter(ctx context.Context, p doctor.Plan) (*pgx.Conn, error) {
+	if p.Database == "" || p.Expects == doctor.ExpectAbsent {
+		return nil, nil
+	}
+	d := e.Target.Database(p.Database)
+	if d == nil || d.Engine != doctor.Postgres {
+		return nil, nil
+	}
+	c, err := pgdb.Connect(ctx, d.Settings, pgdb.Options{ApplicationName: doctor.ApplicationName(e.Target.RunID)})
+	if err != nil {
+		return nil, refuse("no connection to %s: %v", d.Where(), err)
+	}
+	return c, nil
+}
+
+// identityGate makes sure that the target is what the plan expects.
+func (e *Engine) identityGate(ctx context.Context, p doctor.Plan, c *pgx.Conn) error {
+	d := e.Target.Database(p.Database)
+	switch p.Expects {
+	case doctor.ExpectNone:
+		return nil
+	case doctor.ExpectAbsent:
+		err := d.Read(ctx, func(pgx.Tx) error { return nil })
+		var failed *pgdb.ConnectError
+		if errors.As(err, &failed) && failed.SQLSTATE == "3D000" {
+			return nil
+		}
+		return refuse("%s is not absent, as the plan expects", d.Where())
+	}
+	var id synapse.Identity
+	err := pgx.BeginTxFunc(ctx, c, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) (err error) {
+		id, err = synapse.Identify(ctx, tx, e.Target.ServerName)
+		return err
+	})
+	if err != nil {
+		return refuse("what is in %s could not be read: %v", d.Where(), err)
+	}
+	switch {
+	case p.Expects == doctor.ExpectEmpty && id.Tables > 0:
+		return refuse("%s is not empty, as the plan expects", d.Where())
+	case p.Expects == doctor.ExpectEmpty:
+		return nil
+	case !id.HasSchema:
+		return refuse("%s does not hold Synapse's schema", d.Where())
+	case e.Target.ServerName == "":
+		return refuse("without a server_name it can't be told whose database %s is: give Synapse's configuration with -c", d.Where())
+	case id.ForeignUser != "":
+		return refuse("%s belongs to another homeserver: it has the user %s, and server_name is %s", d.Where(), id.ForeignUser, e.Target.ServerName)
+	case !id.HasUsers:
+		return refuse("%s has no user: it is not the database of a homeserver in use", d.Where())
+	}
+	return nil
+}
+
+// preconditions makes sure of what the plan requires, just before it is begun.
+func (e *Engine) preconditions(ctx context.Context, p doctor.Plan, c *pgx.Conn) error {
+	for _, r := range p.Requires {
+		switch r {
+		case doctor.RequireStopped:
+			if err := e.synapseStopped(ctx, c, e.Target.Database(p.Database)); err != nil {
+				return err
+			}
+		case doctor.RequireAdmin:
+			if e.Target.Admin == nil {
+				return refuse("it needs an administrator's connection to the server: give --admin-dsn")
+			}
+		case doctor.RequireDisk:
+			if err := e.diskFree(ctx, c, p); err != nil {
+				return err
+			}
+		case doctor.RequireShut:
+			return refuse("it needs the database shut, which this version can't do")
+		}
+	}
+	return nil
+}
+
+// Of other roles' sessions a plain role sees only the database and the name of the role; backend_type is NULL for those.
+const sessionsQuery = `SELECT pid, usename = current_user, coalesce(application_name, ''), coalesce(host(client_addr), ''), coalesce(state, ''), coalesce(usename, '')
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND coalesce(backend_type, 'client backend') = 'client backend'
+  AND coalesce(application_name, '') NOT LIKE 'synapse-doctor/%'
+ORDER BY backend_start, pid`
+
+// synapseStopped refuses while a session of Synapse's role is open, or a process named in a pid_file lives.
+func (e *Engine) synapseStopped(ctx context.Context, c *pgx.Conn, d *doctor.Database) error {
+	for _, path := range e.PIDFiles {
+		if pid := livingSynapse(path); pid > 0 {
+			return refuse("Synapse is running: process %d of %s. Stop it and every worker first (systemctl stop matrix-synapse), then run this again", pid, path)
+		}
+	}
+	if c == nil {
+		return nil
+	}
+	rows, err := c.Query(ctx, sessionsQuery)
+	if err != nil {
+		return fmt.Errorf("look for open sessions: %w", err)
+	}
+	var ours []string
+	var pid int
+	var isOurs bool
+	var application, address, state, role string
+	if _, err := pgx.ForEachRow(rows, []any{&pid, &isOurs, &application, &address, &state, &role}, func() error {
+		if isOurs {
+			ours = append(ours, describeSession(pid, application, address, state))
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("look for open sessions: %w", err)
+	}
+	if len(ours) == 0 {
+		return nil
+	}
+	return refuse("Synapse, or something else with its login, is connected to %s: %s. Stop Synapse and every worker first (systemctl stop matrix-synapse; a PgBouncer keeps its idle connections until it is told PAUSE or stopped), then run this again",
+		d.Where(), e.clean(strings.Join(ours[:min(len(ours), 5)], "; ")+more(len(ours)-5)))
+}
+
+func describeSession(pid int, application, address, state string) string {
+	if application == "" {
+		application = "without an application_name"
+	}
+	if address == "" {
+		address = "the local socket"
+	}
+	return fmt.Sprintf("session %d %s from %s, %s", pid, application, address, state)
+}
+
+func more(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("; and %d more", n)
+}
+
+// livingSynapse returns the process that a pid_file names, if it lives; 0 otherwise. A process whose command line can be
+// read and does not mention Synapse has only inherited the number.
+func livingSynapse(path string) int {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 0 {
+		return 0
+	}
+	if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) {
+		return 0
+	}
+	command, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err == nil && len(command) > 0 && !strings.Contains(strings.ToLower(string(command)), "synapse") {
+		return 0
+	}
+	return pid
+}
+
+// diskFree refuses when the server's disk is too full, or can't be looked at.
+func (e *Engine) diskFree(ctx context.Context, c *pgx.Conn, p doctor.Plan) error {
+	d := e.Target.Database(p.Database)
+	if c == nil || !local(d) {
+		return refuse("it needs %d MiB of free disk on the database's host, which can't be seen from here: run synapse-doctor there", p.DiskBytes>>20)
+	}
+	var dir string
+	if err := c.QueryRow(ctx, `SELECT coalesce(current_setting('data_directory', true), '')`).Scan(&dir); err != nil || dir == "" {
+		return refuse("it needs %d MiB of free disk, and this role may not ask the server where its data is", p.DiskBytes>>20)
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return refuse("it needs %d MiB of free disk, and the disk of %s could not be looked at: %v", p.DiskBytes>>20, dir, err)
+	}
+	if free := int64(fs.Bavail) * int64(fs.Bsize); free < p.DiskBytes {
+		return refuse("it needs %d MiB of free disk, and %s has %d MiB", p.DiskBytes>>20, dir, free>>20)
+	}
+	return nil
+}
+
+// local reports whether a database is reached by a socket or on a loopback address.
+func local(d *doctor.Database) bool {
+	host, _ := address(d)
+	if host == "" || strings.HasPrefix(host, "/") || host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// requires reports whether a plan has a requirement.
+func requires(p doctor.Plan, r doctor.Requirement) bool { return slices.Contains(p.Requires, r) }

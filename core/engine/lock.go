@@ -1,0 +1,224 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+)
+
+// holder is what the lock file says of the run that holds it. It is emptied when the run has settled everything, so that
+// a file with a holder and without a lock is the mark of a run that was killed.
+type holder struct {
+	Run     string    `json:"run"`
+	PID     int       `json:"pid"`
+	Command string    `json:"command"`
+	Started time.Time `json:"started"`
+	Target  string    `json:"target"` // for people
+}
+
+// lock is the file that keeps a second doctor of this machine from the same target.
+type lock struct {
+	file *os.File
+	// killed is the run that held the lock and was killed; empty when the last one ended well.
+	killed string
+}
+
+// lockKey names the lock of a plan's target: the server's identity and the database, or the files of a configuration.
+func (e *Engine) lockKey(database string) string {
+	for i, d := range e.Target.Databases {
+		if d.Label != database || d.Engine != doctor.Postgres {
+			continue
+		}
+		host, port := address(d)
+		server := fmt.Sprintf("%s:%d", host, port)
+		if i < len(e.examined) && e.examined[i].systemID != "" {
+			server = e.examined[i].systemID
+		}
+		return server + "/" + d.Settings["dbname"]
+	}
+	return "files/" + strings.Join(e.Target.ConfigFiles, ":")
+}
+
+func lockPath(stateDir, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return filepath.Join(stateDir, "locks", hex.EncodeToString(sum[:8])+".lock")
+}
+
+// acquire takes the lock of a target, or says who holds it.
+func acquire(stateDir, key string, h holder) (*lock, error) {
+	path := lockPath(stateDir, key)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the lock: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make the lock: %w", err)
+	}
+	if err := flock(f); err != nil {
+		defer f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		var other holder
+		if json.NewDecoder(f).Decode(&other) != nil {
+			return nil, refuse("another synapse-doctor is at work on %s", h.Target)
+		}
+		return nil, refuse("another synapse-doctor is at work on %s: run %s (%s), process %d, since %s",
+			h.Target, other.Run, other.Command, other.PID, other.Started.Local().Format(time.DateTime))
+	}
+	var last holder
+	json.NewDecoder(f).Decode(&last) // empty when the last run ended well
+	text, err := json.Marshal(h)
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt(append(text, '\n'), 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write the lock %s: %w", path, err)
+	}
+	return &lock{f, last.Run}, nil
+}
+
+// flock waits a moment, since a check that looks for interrupted runs holds the lock for an instant.
+func flock(f *os.File) error {
+	var err error
+	for range 10 {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
+}
+
+// release gives the lock up. A run that leaves something to settle keeps its mark in the file.
+func (l *lock) release(settled bool) {
+	if settled {
+		l.file.Truncate(0)
+		l.file.Sync()
+	}
+	l.file.Close()
+}
+
+// Interrupted is a run that was killed while it applied a fix.
+type Interrupted struct {
+	Run     string
+	Target  string
+	Started time.Time
+}
+
+// FindInterrupted looks for killed runs in a state directory. It writes nothing.
+func FindInterrupted(stateDir string) []Interrupted {
+	paths, _ := filepath.Glob(filepath.Join(stateDir, "locks", "*.lock"))
+	var found []Interrupted
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		var h holder
+		if json.NewDecoder(f).Decode(&h) == nil && syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+			found = append(found, Interrupted{Run: h.Run, Target: h.Target, Started: h.Started})
+		}
+		f.Close()
+	}
+	return found
+}
+
+// forgetHolders empties the lock files that nobody holds, the given paths excepted.
+func forgetHolders(stateDir string, except map[string]bool) error {
+	paths, _ := filepath.Glob(filepath.Join(stateDir, "locks", "*.lock"))
+	for _, path := range paths {
+		if except[path] {
+			continue
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return fmt.Errorf("open the lock %s: %w", path, err)
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			err = f.Truncate(0)
+		}
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("empty the lock %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// advisoryKey is the advisory lock that keeps doctors of other machines from the same database: "syndoc" in ASCII.
+const advisoryKey int64 = 0x73796e646f63
+
+// lockDatabase takes the advisory lock for the life of the session.
+func lockDatabase(ctx context.Context, c conn) error {
+	var got bool
+	if err := c.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, advisoryKey).Scan(&got); err != nil {
+		return fmt.Errorf("take the advisory lock: %w", err)
+	}
+	if got {
+		return nil
+	}
+	var who string
+	err := c.QueryRow(ctx, `SELECT coalesce(string_agg(format('%s (process %s of the server)', a.application_name, a.pid), ', '), '')
+		FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+		AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		AND (l.classid::bigint << 32) | l.objid::bigint = $1`, advisoryKey).Scan(&who)
+	if err != nil || who == "" {
+		who = "another synapse-doctor"
+	}
+	return refuse("%s is at work on this database", who)
+}
+
+// holdsLock must hold in every transaction: behind a pooler that hands each one to another session, it does not.
+const holdsLock = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
+  AND (classid::bigint << 32) | objid::bigint = $1)`
+
+// endLeftovers ends the sessions that a run left on the server when it was killed.
+func endLeftovers(ctx context.Context, c conn, run string) error {
+	if _, err := c.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = current_user`, doctor.ApplicationName(run)); err != nil {
+		return fmt.Errorf("end what run %s left on the server: %w", run, err)
+	}
+	for {
+		var left int
+		if err := c.QueryRow(ctx, `SELECT count(*)::int FROM pg_stat_activity
+			WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = current_user`,
+			doctor.ApplicationName(run)).Scan(&left); err != nil {
+			return fmt.Errorf("wait for what run %s left on the server: %w", run, err)
+		}
+		if left == 0 {
+			return nil
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+)
+
+// Selection is which checks are wanted.
+type Selection struct {
+	Wanted []string // ids of checks, or codes; empty for every check
+	Skip   []string // ids of checks
+}
+
+// SelectionError is a name that no loaded plugin knows.
+type SelectionError struct {
+	Name  string
+	Known []string
+}
+
+func (e *SelectionError) Error() string {
+	return fmt.Sprintf("there is no check or code %q: the checks are %s; synapse-doctor list shows them with their codes", e.Name, strings.Join(e.Known, ", "))
+}
+
+// selected is one check to run.
+type selected struct {
+	source *described
+	info   doctor.CheckInfo
+	asked  bool     // by name
+	codes  []string // only these are wanted; empty for all
+}
+
+// wants reports whether a finding with this code belongs in the report.
+func (s selected) wants(code string) bool { return len(s.codes) == 0 || slices.Contains(s.codes, code) }
+
+func (e *Engine) selectChecks(sel Selection) ([]selected, error) {
+	var all []selected
+	var ids []string
+	for i := range e.described {
+		d := &e.described[i]
+		if d.err != nil {
+			continue
+		}
+		for _, c := range d.Checks {
+			all = append(all, selected{source: d, info: c})
+			ids = append(ids, c.ID)
+		}
+	}
+	for _, skip := range sel.Skip {
+		if !slices.Contains(ids, skip) {
+			return nil, &SelectionError{skip, ids}
+		}
+	}
+	whole := map[string]bool{}
+	codes := map[string][]string{}
+	for _, name := range sel.Wanted {
+		id := doctor.CheckID(name)
+		i := slices.Index(ids, id)
+		if i < 0 {
+			return nil, &SelectionError{name, ids}
+		}
+		switch {
+		case id == name:
+			whole[id] = true
+		case !slices.ContainsFunc(all[i].info.Codes, func(c doctor.Code) bool { return c.ID == name }):
+			return nil, &SelectionError{name, ids}
+		default:
+			codes[id] = append(codes[id], name)
+		}
+	}
+	var picked []selected
+	for _, s := range all {
+		id := s.info.ID
+		if slices.Contains(sel.Skip, id) {
+			continue
+		}
+		if len(sel.Wanted) > 0 {
+			if !whole[id] && codes[id] == nil {
+				continue
+			}
+			s.asked = true
+			if !whole[id] {
+				s.codes = codes[id]
+			}
+		}
+		picked = append(picked, s)
+	}
+	return picked, nil
+}

@@ -1,0 +1,228 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/journal"
+)
+
+// settle finishes or undoes what a killed run left on this target, before anything new is begun. What can't be settled
+// keeps other plans from the same target.
+func (e *Engine) settle(ctx context.Context) error {
+	plans, err := e.journal.Unsettled(ctx)
+	if err != nil {
+		return err
+	}
+	e.unsettled = map[string]error{}
+	for _, p := range plans {
+		if p.Target != e.lockKey(p.Plan.Database) {
+			continue
+		}
+		outcome, err := e.settlePlan(ctx, p)
+		if err != nil {
+			err = fmt.Errorf("run %s was interrupted while it applied %s, and could not be settled: %w", p.Run, p.Plan.ID, err)
+			e.unsettled[p.Target] = err
+			e.Notice(e.reason(err))
+			continue
+		}
+		e.Notice(fmt.Sprintf("run %s was interrupted while it applied %s; %s", p.Run, p.Plan.ID, outcome))
+		if err := e.journal.End(ctx, p.Run, time.Now(), journal.RunInterrupted); err != nil {
+			return err
+		}
+	}
+	return e.forgetHolders()
+}
+
+func (e *Engine) settlePlan(ctx context.Context, p journal.Plan) (outcome string, err error) {
+	a, err := e.open(ctx, p.Plan, "fix")
+	if err != nil {
+		return "", err
+	}
+	a.settled = false
+	defer a.close(ctx)
+	a.record = p
+	if a.source, err = e.sourceOf(p.Plan.Check()); err != nil {
+		return "", err
+	}
+	next, err := a.recognise(ctx)
+	if err != nil {
+		return "", err
+	}
+	if p.Status == journal.PlanUndoing {
+		if err := a.undo(ctx); err != nil {
+			return "", err
+		}
+		return "putting it back was finished", a.finish(ctx, journal.PlanUndone, "")
+	}
+	done := false
+	for i, r := range a.results {
+		done = done || r.Status == doctor.StepApplied && changesSomething(p.Plan.Steps[i])
+	}
+	switch {
+	case next == len(a.steps):
+		return "all of it had been done", a.finish(ctx, journal.PlanApplied, "")
+	case next < len(a.steps) && a.steps[next].Operation != nil && a.results[next].Status != doctor.StepPlanned, done && !p.Plan.Reversible:
+		if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
+			return "", err
+		}
+		if err := a.carryOut(ctx, next); err != nil {
+			return "", err
+		}
+		return "the rest was done now", nil
+	case done:
+		if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
+			return "", err
+		}
+		if err := a.undo(ctx); err != nil {
+			return "", err
+		}
+		return "the part that had been done was put back", a.finish(ctx, journal.PlanUndone, "interrupted")
+	}
+	return "nothing had been changed", a.finish(ctx, journal.PlanUndone, "interrupted")
+}
+
+// recognise finds out what became of each step that was under way, and returns the first that is not done.
+func (a *application) recognise(ctx context.Context) (next int, err error) {
+	for i := range a.results {
+		a.results[i].Status = doctor.StepPlanned
+	}
+	next = -1
+	for i, s := range a.record.Steps {
+		status := s.Status
+		if status == journal.StepStarted || status == journal.StepUndoing {
+			if status, err = a.became(ctx, i, s); err != nil {
+				return 0, err
+			}
+		}
+		switch status {
+		case journal.StepApplied:
+			a.results[i].Status = doctor.StepApplied
+		case journal.StepUndone:
+			a.results[i].Status = doctor.StepUndone
+		case journal.StepStarted:
+			a.results[i].Status = doctor.StepFailed
+		}
+		if status != s.Status {
+			if err := a.engine.journal.SetSteps(ctx, a.record.ID, []int{i}, journal.Step{Status: status, Note: s.Note, XID: s.XID}); err != nil {
+				return 0, err
+			}
+		}
+		passive := a.steps[i].Probe != nil || a.steps[i].Manual != nil
+		if next < 0 && status != journal.StepApplied && !(passive && a.nothingLeft(i)) {
+			next = i
+		}
+	}
+	if next < 0 {
+		next = len(a.steps)
+	}
+	return next, nil
+}
+
+// nothingLeft reports whether from step i on there are only steps that change nothing: the check itself, which runs again
+// in a moment, is the better probe.
+func (a *application) nothingLeft(i int) bool {
+	for ; i < len(a.steps); i++ {
+		if changesSomething(a.steps[i]) && a.record.Steps[i].Status != journal.StepApplied {
+			return false
+		}
+	}
+	return true
+}
+
+// became finds out what became of a step that was started, or being undone, when the run was killed.
+func (a *application) became(ctx context.Context, i int, s journal.Step) (journal.StepStatus, error) {
+	done, not := journal.StepApplied, journal.StepPlanned
+	if s.Status == journal.StepUndoing {
+		done, not = journal.StepUndone, journal.StepApplied
+	}
+	switch step := a.steps[i]; step.Kind() {
+	case doctor.KindSQL:
+		if step.SQL.Mode == doctor.ModeNone {
+			return "", fmt.Errorf("whether %q had its effect can't be told: see whether synapse-doctor check still finds the fault", step.Title)
+		}
+		if s.XID == "" {
+			return not, nil // the number is on disk before COMMIT is sent
+		}
+		committed, err := a.committed(ctx, s.XID)
+		if err != nil {
+			return "", err
+		}
+		if committed {
+			return done, nil
+		}
+		return not, nil
+	case doctor.KindEditFile:
+		return a.fileBecame(ctx, i, s, done, not)
+	}
+	return s.Status, nil
+}
+
+// committed asks the server what became of a transaction.
+func (a *application) committed(ctx context.Context, xid string) (bool, error) {
+	id, err := strconv.ParseInt(xid, 10, 64)
+	if err != nil {
+		return false, fmt.Errorf("the journal holds the transaction number %q: %w", xid, err)
+	}
+	for {
+		var status *string
+		if err := a.conn.QueryRow(ctx, `SELECT txid_status($1)`, id).Scan(&status); err != nil {
+			return false, fmt.Errorf("ask what became of transaction %s: %w", xid, err)
+		}
+		switch {
+		case status == nil:
+			return false, fmt.Errorf("the server no longer knows what became of transaction %s", xid)
+		case *status == "committed":
+			return true, nil
+		case *status == "aborted":
+			return false, nil
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return false, err
+		}
+	}
+}
+
+func (a *application) fileBecame(ctx context.Context, i int, s journal.Step, done, not journal.StepStatus) (journal.StepStatus, error) {
+	f, ok, err := a.engine.journal.SavedFile(ctx, a.record.ID, i)
+	if err != nil || !ok {
+		return not, err // the backup is recorded before the step is started
+	}
+	os.Remove(scratch(f.Path, a.record.Run))
+	state, err := stateOf(f, a.steps[i].EditFile, s.Note)
+	if err != nil {
+		return "", err
+	}
+	switch state {
+	case fileTorn:
+		return not, a.engine.restoreFile(f, a.record.Run, func() error { return nil })
+	case fileOther:
+		return "", fmt.Errorf("%s is neither as it was before nor as it was to become; the copy from before is %s", f.Path, f.Backup)
+	case fileAfter:
+		if s.Status == journal.StepUndoing {
+			return not, nil
+		}
+		return done, nil
+	}
+	if s.Status == journal.StepUndoing {
+		return done, nil
+	}
+	return not, nil
+}
+
+// forgetHolders empties the lock files of runs that are settled, or that were killed before they had recorded a plan.
+func (e *Engine) forgetHolders() error {
+	left, err := e.journal.Unsettled(context.Background())
+	if err != nil {
+		return err
+	}
+	unsettled := map[string]bool{}
+	for _, p := range left {
+		unsettled[lockPath(e.StateDir, p.Target)] = true
+	}
+	return forgetHolders(e.StateDir, unsettled)
+}

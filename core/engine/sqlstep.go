@@ -1,0 +1,185 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/journal"
+)
+
+// sqlGroup is the run of steps from first to before end that one transaction carries.
+func sqlGroup(steps []doctor.Step, first int) (end int) {
+	end = first + 1
+	if q := steps[first].SQL; q.Mode == doctor.ModeGroup {
+		for end < len(steps) && steps[end].SQL != nil && steps[end].SQL.Group == q.Group {
+			end++
+		}
+	}
+	return end
+}
+
+// runSQL carries out the steps from first to before end, in one transaction unless the statement forbids it.
+// When it returns an error, none of them has had an effect, save what the steps themselves call lasting.
+func (a *application) runSQL(ctx context.Context, first, end int) error {
+	if a.steps[first].SQL.Mode == doctor.ModeNone {
+		return a.runOutside(ctx, first)
+	}
+	indexes := span(first, end)
+	if err := a.mark(ctx, indexes, journal.Step{Status: journal.StepStarted}); err != nil {
+		return err
+	}
+	tx, err := a.conn.Begin(ctx)
+	if err != nil {
+		return a.failed(ctx, indexes, fmt.Errorf("begin a transaction: %w", err))
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	var xid string
+	var locked bool
+	if err := tx.QueryRow(ctx, `SELECT txid_current()::text, (`+holdsLock+`)`, advisoryKey).Scan(&xid, &locked); err != nil {
+		return a.failed(ctx, indexes, fmt.Errorf("begin a transaction: %w", err))
+	}
+	if !locked {
+		return a.failed(ctx, indexes, errors.New("the session is not the one that holds the doctor's lock: a pooler in transaction mode stands between; connect to PostgreSQL itself"))
+	}
+	for _, i := range indexes {
+		a.point("statement", i)
+		if err := a.statement(ctx, tx, i); err != nil {
+			a.culprit = i
+			tx.Rollback(context.WithoutCancel(ctx))
+			return a.failed(ctx, indexes, err)
+		}
+	}
+	// The transaction's number is on disk before it commits: after a kill the server can be asked what became of it.
+	if err := a.mark(ctx, indexes, journal.Step{Status: journal.StepStarted, XID: xid}); err != nil {
+		return err
+	}
+	a.point("before-commit", first)
+	if err := tx.Commit(ctx); err != nil {
+		return a.commitFailed(ctx, indexes, xid, err)
+	}
+	a.point("after-commit", first)
+	return a.mark(ctx, indexes, journal.Step{Status: journal.StepApplied, XID: xid})
+}
+
+// errUnsettled is a step of which it is not known whether it had its effect; the next run settles it.
+var errUnsettled = errors.New("whether the last transaction was committed is not known, since the connection was lost; run synapse-doctor fix --apply again to settle it")
+
+// commitFailed tells a refused COMMIT from a connection lost while it was under way.
+func (a *application) commitFailed(ctx context.Context, indexes []int, xid string, err error) error {
+	if sqlState(err) != "" || errors.Is(err, pgx.ErrTxCommitRollback) {
+		return a.failed(ctx, indexes, fmt.Errorf("commit: %w", err))
+	}
+	return fmt.Errorf("%w (%v)", errUnsettled, err)
+}
+
+// statement runs one step inside its transaction: guard, saved rows, statement, bound.
+func (a *application) statement(ctx context.Context, tx pgx.Tx, i int) error {
+	q := a.steps[i].SQL
+	if err := holds(ctx, tx, q.Guard); err != nil {
+		return err
+	}
+	if q.Save != nil {
+		if err := a.save(ctx, tx, i, q); err != nil {
+			return err
+		}
+	}
+	tag, err := tx.Exec(ctx, q.Statement, values(q.Args)...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", a.steps[i].Title, err)
+	}
+	if n := tag.RowsAffected(); n > q.MaxRows {
+		return fmt.Errorf("%s: it affected %d rows where at most %d were planned; rolled back", a.steps[i].Title, n, q.MaxRows)
+	}
+	return nil
+}
+
+// runOutside runs a statement that forbids a transaction.
+func (a *application) runOutside(ctx context.Context, i int) error {
+	q := a.steps[i].SQL
+	if err := a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepStarted}); err != nil {
+		return err
+	}
+	a.point("statement", i)
+	if err := holds(ctx, a.conn, q.Guard); err != nil {
+		return a.failed(ctx, span(i, i+1), err)
+	}
+	if _, err := a.conn.Exec(ctx, q.Statement, values(q.Args)...); err != nil {
+		if sqlState(err) == "" {
+			return fmt.Errorf("%w (%v)", errUnsettled, err)
+		}
+		return a.failed(ctx, span(i, i+1), fmt.Errorf("%s: %w", a.steps[i].Title, err))
+	}
+	a.point("after-statement", i)
+	return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied})
+}
+
+// save keeps the rows that a step will change. They are on disk when it returns.
+func (a *application) save(ctx context.Context, tx pgx.Tx, i int, q *doctor.SQLStep) error {
+	rows, err := tx.Query(ctx, q.Save.Query, values(q.Save.Args)...)
+	if err != nil {
+		return fmt.Errorf("save the rows of %s: %w", q.Save.Table, err)
+	}
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("save the rows of %s: %w", q.Save.Table, err)
+	}
+	if int64(len(texts)) > q.MaxRows {
+		return fmt.Errorf("%s: %d rows of %s would change where at most %d were planned", a.steps[i].Title, len(texts), q.Save.Table, q.MaxRows)
+	}
+	saved := make([]doctor.SavedRow, len(texts))
+	for n, text := range texts {
+		saved[n] = doctor.SavedRow{Table: q.Save.Table, JSON: text}
+	}
+	return a.engine.journal.SaveRows(ctx, a.record.ID, i, "", saved)
+}
+
+// holds asks a guard; nil holds.
+func holds(ctx context.Context, c conn, g *doctor.Guard) error {
+	if g == nil {
+		return nil
+	}
+	rows, err := c.Query(ctx, g.Query, values(g.Args)...)
+	if err != nil {
+		return fmt.Errorf("test what must hold: %w", err)
+	}
+	answers, err := pgx.CollectRows(rows, pgx.RowTo[*bool])
+	if err != nil {
+		return fmt.Errorf("test what must hold: %w", err)
+	}
+	if len(answers) == 1 && answers[0] != nil && *answers[0] {
+		return nil
+	}
+	if g.Else == "" {
+		return errors.New("what the plan saw no longer holds; run synapse-doctor fix again")
+	}
+	return errors.New(g.Else)
+}
+
+func values(args []doctor.Value) []any {
+	out := make([]any, len(args))
+	for i, v := range args {
+		out[i] = v.V
+	}
+	return out
+}
+
+func span(first, end int) []int {
+	indexes := make([]int, 0, end-first)
+	for i := first; i < end; i++ {
+		indexes = append(indexes, i)
+	}
+	return indexes
+}
+
+// sqlState is the server's code for an error; empty when the server did not answer.
+func sqlState(err error) string {
+	var coded interface{ SQLState() string }
+	if errors.As(err, &coded) {
+		return coded.SQLState()
+	}
+	return ""
+}

@@ -1,0 +1,67 @@
+package synapse
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Identity is what a PostgreSQL database is to a homeserver.
+type Identity struct {
+	Tables        int    // ordinary tables outside the system schemas, the doctor's own left out; counted up to 1000
+	HasSchema     bool   // schema_version and users are there
+	SchemaVersion int    // 0 when there is none
+	CompatVersion int    // 0 when it is not recorded (before Synapse 1.37)
+	HasUsers      bool   // at least one user
+	ForeignUser   string // a user of another server_name; empty when none was seen
+}
+
+// Belongs reports whether the database holds Synapse's schema and nobody else's users. A fresh schema without users belongs.
+func (i Identity) Belongs() bool { return i.HasSchema && i.ForeignUser == "" }
+
+// The tables that a role sees in its search_path are the ones that Synapse would use, hence to_regclass.
+const identityQuery = `SELECT to_regclass('schema_version') IS NOT NULL AND to_regclass('users') IS NOT NULL,
+  to_regclass('schema_compat_version') IS NOT NULL,
+  (SELECT count(*)::int FROM (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'synapse_doctor')
+    AND c.relpersistence <> 't' LIMIT 1000) t)`
+
+// Two index lookups, not a scan: Synapse itself looks at a single row.
+const usersQuery = `(SELECT name FROM users ORDER BY name LIMIT 1) UNION ALL (SELECT name FROM users ORDER BY name DESC LIMIT 1)`
+
+// Identify reads what the database in tx is to the homeserver serverName (whose name is not compared when empty).
+func Identify(ctx context.Context, tx pgx.Tx, serverName string) (Identity, error) {
+	var id Identity
+	var hasCompat bool
+	if err := tx.QueryRow(ctx, identityQuery).Scan(&id.HasSchema, &hasCompat, &id.Tables); err != nil {
+		return id, fmt.Errorf("look for Synapse's schema: %w", err)
+	}
+	if !id.HasSchema {
+		return id, nil
+	}
+	if err := tx.QueryRow(ctx, `SELECT coalesce(max(version), 0) FROM schema_version`).Scan(&id.SchemaVersion); err != nil {
+		return id, fmt.Errorf("read schema_version: %w", err)
+	}
+	if hasCompat {
+		if err := tx.QueryRow(ctx, `SELECT coalesce(max(compat_version), 0) FROM schema_compat_version`).Scan(&id.CompatVersion); err != nil {
+			return id, fmt.Errorf("read schema_compat_version: %w", err)
+		}
+	}
+	rows, err := tx.Query(ctx, usersQuery)
+	if err != nil {
+		return id, fmt.Errorf("read users: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return id, fmt.Errorf("read users: %w", err)
+	}
+	for _, name := range names {
+		id.HasUsers = true
+		if _, domain, _ := strings.Cut(name, ":"); serverName != "" && domain != serverName {
+			id.ForeignUser = name
+		}
+	}
+	return id, nil
+}
