@@ -123,7 +123,7 @@ func (e *examination) each(ctx context.Context, endpoints []pgdb.Endpoint) error
 	working := -1
 	for i := len(conns) - 1; i >= 0; i-- {
 		if conns[i] != nil {
-			defer conns[i].Close(context.WithoutCancel(ctx))
+			defer pgdb.Close(conns[i])
 			working = i
 		}
 	}
@@ -138,8 +138,7 @@ func (e *examination) each(ctx context.Context, endpoints []pgdb.Endpoint) error
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // the session ends right after
-	return e.session(ctx, tx)
+	return e.session(ctx, tx) // the transaction ends with its session
 }
 
 // judge reports the addresses that failed. Synapse gets in when libpq comes past all failures before the working one;

@@ -120,7 +120,7 @@ func (e *examination) serverFault(ctx context.Context, f *doctor.Finding, c *pgd
 		f.Code, f.Object = "connection/no-password", role
 		f.Summary = fmt.Sprintf("The server asks for a password of %s, and none is configured.", c.User)
 		f.Expected = "the role's password under database: args: in homeserver.yaml"
-		f.Remedy = "Add password under database: args: in homeserver.yaml. If nobody knows it, give the role a new one as an administrator; psql asks for it:\n\n    sudo -u postgres psql -c '\\password " + identifier(c.User) + "'"
+		f.Remedy = "Add password under database: args: in homeserver.yaml. If nobody knows it, give the role a new one as an administrator; psql asks for it:\n\n    sudo -u postgres psql -c " + shell(`\password `+identifier(c.User))
 	case c.SQLSTATE == "28P01" || c.SQLSTATE == "28000":
 		e.loginFault(ctx, f, c)
 	case c.SQLSTATE == "3D000":
@@ -193,7 +193,7 @@ func (e *examination) loginFault(ctx context.Context, f *doctor.Finding, c *pgdb
 		f.Code = "connection/password-refused"
 		f.Summary = fmt.Sprintf("The server at %s does not accept the password of %s.", c.Endpoint, c.User)
 		f.Expected = "a role that exists, with the configured password"
-		f.Remedy = "The password is wrong, the role has none or does not exist, or it is stored in a form that pg_hba.conf does not take; the server tells them apart only in its log, in the line DETAIL. Setting the configured password again cures all but a missing role; psql asks for it:\n\n    sudo -u postgres psql -c '\\password " + identifier(c.User) + "'\n\n" +
+		f.Remedy = "The password is wrong, the role has none or does not exist, or it is stored in a form that pg_hba.conf does not take; the server tells them apart only in its log, in the line DETAIL. Setting the configured password again cures all but a missing role; psql asks for it:\n\n    sudo -u postgres psql -c " + shell(`\password `+identifier(c.User)) + "\n\n" +
 			"With Docker, changing POSTGRES_PASSWORD afterwards has no effect: the password is set when the volume is created. Never delete the volume for this. With --admin-dsn, the check ident tells which cause it is."
 		return
 	}

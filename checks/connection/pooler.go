@@ -25,30 +25,35 @@ func (e *examination) pooler(ctx context.Context, tx pgx.Tx, first uint32) error
 	if err != nil {
 		return nil
 	}
-	defer one.Close(context.WithoutCancel(ctx))
+	defer pgdb.Close(one)
 	two, err := pgdb.Connect(ctx, e.database.Settings, e.options())
 	if err != nil {
 		return nil
 	}
-	defer two.Close(context.WithoutCancel(ctx))
-	// tx holds its server connection all the while; the two others meet on what is left.
-	pids := map[uint32]bool{first: true}
-	for n, conn := range []*pgx.Conn{one, two, one, two} {
+	defer pgdb.Close(two)
+	// tx holds its server process all the while; the two others meet on what is left.
+	clients := map[uint32]*pgx.Conn{first: tx.Conn()}
+	processes := map[*pgx.Conn]uint32{tx.Conn(): first}
+	shared := false
+	for _, conn := range []*pgx.Conn{one, two, one, two} {
 		var pid uint32
 		if err := conn.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
 			return nil
 		}
-		pids[pid] = true
-		if n == 3 && len(pids) == 3 {
-			return nil // three clients, three processes, and the same ones again
-		}
+		client, known := clients[pid]
+		before, had := processes[conn]
+		shared = shared || known && client != conn || had && before != pid
+		clients[pid], processes[conn] = conn, pid
+	}
+	if !shared {
+		return nil
 	}
 	e.find(doctor.Finding{
 		Code:     "connection/transaction-pooling",
 		Severity: doctor.Warning,
 		Object:   e.object(),
 		Summary:  "A pooler gives Synapse another session for each transaction.",
-		Observed: fmt.Sprintf("three clients that were connected at the same time did not have a server process each (%d processes)", len(pids)),
+		Observed: "of three clients that were connected at the same time, not each kept a server process of its own",
 		Expected: "a pooler in session mode, or none",
 		Remedy: "Synapse sets its isolation level and time limits once for each session; they get lost, or reach other programs' transactions. In pgbouncer.ini, for Synapse's database:\n\n" +
 			fmt.Sprintf("    [databases]\n    %s = … pool_mode=session\n\n", e.database.Settings["dbname"]) +

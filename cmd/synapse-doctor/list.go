@@ -12,15 +12,11 @@ import (
 )
 
 // catalogue asks the plugins which checks they have. No configuration is read and nothing is connected to.
-func catalogue(ctx context.Context, p *pluginFlags, w io.Writer) ([]doctor.PluginInfo, []doctor.CheckInfo, error) {
-	sources, err := p.start(ctx, slog.New(slog.DiscardHandler), w)
-	if err != nil {
-		return nil, nil, err
-	}
+func catalogue(ctx context.Context, p *pluginFlags, w io.Writer) ([]doctor.PluginInfo, []doctor.CheckInfo) {
+	sources := p.start(ctx, slog.New(slog.DiscardHandler), w)
 	defer closeAll(sources)
 	e := engine.New(engine.Options{Version: version(), Target: &doctor.Target{}, Sources: sources})
-	plugins, checks := e.Catalogue(ctx)
-	return plugins, checks, nil
+	return e.Catalogue(ctx)
 }
 
 func runList(ctx context.Context, args []string, s streams) (int, error) {
@@ -34,10 +30,7 @@ func runList(ctx context.Context, args []string, s streams) (int, error) {
 	if f.NArg() > 0 {
 		return exitFailed, fmt.Errorf("list takes no argument; synapse-doctor explain %s tells about it", f.Arg(0))
 	}
-	plugins, checks, err := catalogue(ctx, &p, s.err)
-	if err != nil {
-		return exitFailed, err
-	}
+	plugins, checks := catalogue(ctx, &p, s.err)
 	switch *format {
 	case "table":
 		for i, c := range checks {

@@ -23,8 +23,7 @@ import (
 
 func main() {
 	if sdk.Launched() {
-		builtin.Serve(version())
-		return
+		sdk.Serve(sdk.Plugin{Name: builtin.Name, Version: version(), Checks: builtin.Checks()})
 	}
 	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }

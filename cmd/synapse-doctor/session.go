@@ -26,23 +26,22 @@ func (p *pluginFlags) register(f *pflag.FlagSet) {
 }
 
 // start begins to start the plugins' processes, in the background.
-func (p *pluginFlags) start(ctx context.Context, log *slog.Logger, notice io.Writer) ([]doctor.Source, error) {
+func (p *pluginFlags) start(ctx context.Context, log *slog.Logger, notice io.Writer) []doctor.Source {
 	var sources []doctor.Source
+	launch := func(s *host.Source) {
+		s.Start(ctx)
+		sources = append(sources, s)
+	}
 	if p.inProcess {
 		sources = append(sources, &doctor.Local{PluginName: builtin.Name, Version: version(), Checks: builtin.Checks()})
 	} else {
-		sources = append(sources, host.Builtin(ctx, host.Options{Log: log}))
+		launch(host.Builtin(host.Options{Log: log}))
 	}
 	for _, file := range p.dev {
 		fmt.Fprintf(notice, "synapse-doctor: DEVELOPMENT PLUGIN %s runs unverified, with Synapse's login to the database\n", doctor.Clean(file))
-		source, err := host.Dev(ctx, file, host.Options{Log: log})
-		if err != nil {
-			closeAll(sources)
-			return nil, err
-		}
-		sources = append(sources, source)
+		launch(host.Dev(file, host.Options{Log: log}))
 	}
-	return sources, nil
+	return sources
 }
 
 func closeAll(sources []doctor.Source) {
@@ -66,10 +65,7 @@ func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams) (*s
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: level}))
-	sources, err := t.plugins.start(ctx, log, s.err)
-	if err != nil {
-		return nil, err
-	}
+	sources := t.plugins.start(ctx, log, s.err)
 	a, err := t.assemble(f)
 	if err != nil {
 		closeAll(sources)

@@ -58,6 +58,9 @@ type Finding struct {
 	Evidence map[string]string
 }
 
+// MaxEvidence is the most entries of evidence that are kept of a finding.
+const MaxEvidence = 64
+
 // Object is what a finding is about.
 type Object struct {
 	Kind string // sequence, index, table, database, role, file, setting, address, …

@@ -15,7 +15,6 @@ import (
 // Bounds on what one check may report. A plugin that goes beyond the first is stopped; longer texts are cut.
 const (
 	maxFindings = 1000
-	maxEvidence = 64
 	maxLine     = 2_000  // bytes of a one-line text
 	maxText     = 20_000 // bytes of a remedy
 )
@@ -95,7 +94,7 @@ func (c *collector) accept(got *collected, f *doctor.Finding) error {
 	f.Remedy = cut(doctor.CleanText(c.engine.Redactor.String(f.Remedy)), maxText)
 	evidence := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(f.Evidence)) {
-		if len(evidence) == maxEvidence {
+		if len(evidence) == doctor.MaxEvidence {
 			break
 		}
 		evidence[line(name)] = line(f.Evidence[name])

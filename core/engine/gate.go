@@ -83,8 +83,8 @@ func (e *Engine) identityGate(ctx context.Context, p doctor.Plan, c *pgx.Conn) e
 		return refuse("without a server_name it can't be told whose database %s is: give Synapse's configuration with -c", d.Where())
 	case id.ForeignUser != "":
 		return refuse("%s belongs to another homeserver: it has the user %s, and server_name is %s", d.Where(), id.ForeignUser, e.Target.ServerName)
-	case !id.HasUsers:
-		return refuse("%s has no user: it is not the database of a homeserver in use", d.Where())
+	case !id.InUse:
+		return refuse("%s has no user, or no state group: it is not the database of a homeserver in use", d.Where())
 	}
 	return nil
 }

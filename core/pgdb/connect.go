@@ -96,6 +96,9 @@ func connectEndpoint(ctx context.Context, s Settings, e Endpoint, o Options, att
 	if err != nil {
 		return nil, a.fail(PhaseSettings, err)
 	}
+	if _, err := s.dialer(); err != nil && e.Socket == "" {
+		return nil, a.fail(PhaseSettings, err)
+	}
 	enc, err := s.encryption(e)
 	if err != nil {
 		return nil, a.fail(PhaseSettings, err)
@@ -150,14 +153,14 @@ func (a *attempt) fail(phase Phase, err error) *ConnectError {
 	return e
 }
 
-// phaseError marks where a dial failed, on its way through pgx.
+// phaseError marks where a dial failed, on its way through pgx. It has no Unwrap: pgx would find a timeout inside, and
+// put an error of its own in its place.
 type phaseError struct {
 	phase Phase
 	err   error
 }
 
 func (e *phaseError) Error() string { return e.err.Error() }
-func (e *phaseError) Unwrap() error { return e.err }
 
 func (a *attempt) run(ctx context.Context, enc encryption, encrypt bool) (*pgx.Conn, *ConnectError) {
 	config, err := a.config()
@@ -185,7 +188,7 @@ func (a *attempt) run(ctx context.Context, enc encryption, encrypt bool) (*pgx.C
 		return nil, a.startupError(err)
 	}
 	if err := a.begin(ctx, conn); err != nil {
-		conn.Close(context.WithoutCancel(ctx))
+		Close(conn)
 		return nil, a.fail(PhaseSession, err)
 	}
 	return conn, nil
@@ -261,7 +264,9 @@ const blank = "host=/ port=1 user=x password=x dbname=x passfile=/dev/null conne
 	"min_protocol_version='' max_protocol_version='' application_name='' options='' timezone='' " +
 	"default_query_exec_mode=exec statement_cache_capacity=0 description_cache_capacity=0"
 
-var parsedBlank = sync.OnceValues(func() (*pgx.ConnConfig, error) {
+var parsedBlank = sync.OnceValues(parseBlank)
+
+func parseBlank() (*pgx.ConnConfig, error) {
 	if _, ok := os.LookupEnv("PGSERVICE"); !ok {
 		return pgx.ParseConfig(blank)
 	}
@@ -276,7 +281,7 @@ var parsedBlank = sync.OnceValues(func() (*pgx.ConnConfig, error) {
 		return nil, err
 	}
 	return pgx.ParseConfig(fmt.Sprintf("%s service=empty servicefile=/dev/fd/%d", blank, r.Fd()))
-})
+}
 
 // begin sets up a new session, in one round trip, and sees whether it is what was asked for.
 func (a *attempt) begin(ctx context.Context, conn *pgx.Conn) error {
@@ -355,4 +360,14 @@ func serverVersion(conn *pgx.Conn) int {
 	}
 	n, _ := strconv.Atoi(text) // an odd version is as good as none
 	return n
+}
+
+// closePatience bounds how long the end of a transaction or session may take once its context has ended.
+const closePatience = 2 * time.Second
+
+// Close ends a session, and does not wait long for a server that does not answer.
+func Close(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	_ = conn.Close(ctx) // it is gone either way
 }

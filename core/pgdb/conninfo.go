@@ -110,7 +110,9 @@ func parseURL(rest string) (Settings, error) {
 		return nil, err
 	}
 	if hasQuery {
-		return s, s.addQuery(query)
+		if err := s.addQuery(query); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -152,10 +154,10 @@ func cutAny(text, chars string) (before, rest string) {
 }
 
 func (s Settings) addQuery(query string) error {
+	if query == "" {
+		return nil
+	}
 	for n, pair := range strings.Split(query, "&") {
-		if query == "" {
-			return nil
-		}
 		encodedName, encoded, ok := strings.Cut(pair, "=")
 		if !ok || strings.Contains(encoded, "=") {
 			return fmt.Errorf("parameter %d of the URL is not name=value", n+1)

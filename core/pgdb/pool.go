@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // Pool shares a bounded number of sessions that only read.
 type Pool struct {
-	settings *Settings // a pointer, so that printing a Pool prints no secret
-	options  Options
-	slots    chan struct{}
+	connect func(context.Context) (*pgx.Conn, error) // holds the settings where printing a Pool does not reach them
+	slots   chan struct{}
 
 	mu     sync.Mutex
 	idle   []*pgx.Conn
@@ -27,14 +25,12 @@ var ErrPoolClosed = errors.New("the pool is closed")
 // NewPool returns a pool that opens sessions as they are needed, at most size of them.
 func NewPool(s Settings, o Options, size int) *Pool {
 	o.ReadOnly = true
-	return &Pool{settings: &s, options: o, slots: make(chan struct{}, max(size, 1))}
+	connect := func(ctx context.Context) (*pgx.Conn, error) { return Connect(ctx, s, o) }
+	return &Pool{connect: connect, slots: make(chan struct{}, max(size, 1))}
 }
 
 // Behind a pooler a session has no settings of its own, so that each transaction brings them.
 const beginRead = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '" + lockTimeout + "'"
-
-// closePatience bounds how long the end of a transaction or session may take once its context has ended.
-const closePatience = 2 * time.Second
 
 // Read calls fn in a REPEATABLE READ READ ONLY transaction, which is rolled back afterwards. It waits for a session when
 // all are busy. A failure to connect is a *[ConnectError].
@@ -68,7 +64,7 @@ func (p *Pool) begin(ctx context.Context) (*pgx.Conn, pgx.Tx, error) {
 		}
 		reused := conn != nil
 		if !reused {
-			if conn, err = Connect(ctx, *p.settings, p.options); err != nil {
+			if conn, err = p.connect(ctx); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -108,7 +104,7 @@ func (p *Pool) release(conn *pgx.Conn) {
 	}
 	p.mu.Unlock()
 	if !keep {
-		closeConn(conn)
+		Close(conn)
 	}
 }
 
@@ -119,12 +115,6 @@ func (p *Pool) Close() {
 	p.idle, p.closed = nil, true
 	p.mu.Unlock()
 	for _, conn := range idle {
-		closeConn(conn)
+		Close(conn)
 	}
-}
-
-func closeConn(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-	defer cancel()
-	_ = conn.Close(ctx) // it is gone either way
 }

@@ -105,15 +105,14 @@ func (s Settings) addPassword() error {
 	if err != nil {
 		return err
 	}
-	for i, h := range hosts {
-		password := s.passwordFor(h)
-		if i > 0 && password != s["password"] {
-			delete(s, "password")
+	common, _ := s.lookUpPassword(hosts[0])
+	for _, h := range hosts[1:] {
+		if password, _ := s.lookUpPassword(h); password != common {
 			return nil
 		}
-		if password != "" {
-			s["password"] = password
-		}
+	}
+	if common != "" {
+		s["password"] = common
 	}
 	return nil
 }

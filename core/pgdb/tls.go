@@ -110,7 +110,7 @@ func (s Settings) addRoots(config *tls.Config, mode string, e Endpoint) error {
 	case path != "":
 		text, err := os.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) && !verifies {
-			return nil // libpq verifies with sslmode=require only where the file exists
+			return nil // the weaker modes verify only where the file exists
 		}
 		if err != nil {
 			return fmt.Errorf("sslrootcert: %w", err)
@@ -122,7 +122,7 @@ func (s Settings) addRoots(config *tls.Config, mode string, e Endpoint) error {
 	case verifies:
 		return fmt.Errorf("sslmode=%s needs a root certificate: set sslrootcert, or use ~/.postgresql/root.crt", mode)
 	}
-	if config.RootCAs == nil || mode == "prefer" || mode == "allow" {
+	if config.RootCAs == nil {
 		return nil
 	}
 	name := ""

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -93,6 +94,15 @@ func (s *Server) Reload(tb testing.TB) {
 		if err := admin.QueryRow(tb.Context(), loaded).Scan(&after); err != nil {
 			tb.Fatal(err)
 		}
+	}
+}
+
+// WriteFile puts a file that only the server may read, such as a certificate's key, into the data directory.
+func (s *Server) WriteFile(tb testing.TB, name string, data []byte) {
+	tb.Helper()
+	path := filepath.Join(s.DataDir, name)
+	if err := errors.Join(os.WriteFile(path, data, 0o600), s.account.give(path)); err != nil {
+		tb.Fatal(err)
 	}
 }
 

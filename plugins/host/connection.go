@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/plugins/internal/wire"
 )
 
@@ -165,7 +166,7 @@ func (c *connection) explain(err, cause, insecure error, o Options) error {
 		if v, ok := errors.AsType[*VersionError](p.wrong); ok {
 			v.Plugin = c.name
 			if p.shake.name != "" {
-				v.Plugin = wire.Clean(p.shake.name)
+				v.Plugin = doctor.Clean(p.shake.name)
 			}
 			return v
 		}
@@ -186,9 +187,9 @@ func (c *connection) explain(err, cause, insecure error, o Options) error {
 		if _, plain := errors.AsType[tls.RecordHeaderError](insecure); plain {
 			return fail("does not secure its connection: it announced a certificate and then did not speak TLS", insecure)
 		}
-		return fail("did not prove with TLS that it is the program that was started: "+wire.Clean(insecure.Error()), insecure)
+		return fail("did not prove with TLS that it is the program that was started: "+doctor.Clean(insecure.Error()), insecure)
 	}
-	return fail("announced itself and then did not answer: "+wire.Clean(err.Error()), err)
+	return fail("announced itself and then did not answer: "+doctor.Clean(err.Error()), err)
 }
 
 // How long a plugin may take to end: by itself, and after SIGKILL, which only a broken kernel or disk delays.

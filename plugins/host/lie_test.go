@@ -25,7 +25,7 @@ func TestDescriptionThatLies(t *testing.T) {
 func TestAnswersThatLie(t *testing.T) {
 	for mode, part := range map[string]string{
 		"lie-foreign-finding": `it answered for check "sequence", which it was not asked for`,
-		"lie-escapes":         "everything is fine",
+		"lie-escapes":         `\x1b[2Jeverything\x1b[31m is fine\x07`,
 		"lie-severity":        "severity 17 is not known to this version",
 		"lie-empty-event":     "an event that is empty",
 		"lie-status":          "status 42 is not known to this version",

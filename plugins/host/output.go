@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/synapse-doctor/synapse-doctor/plugins/internal/wire"
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 )
 
 // What a plugin prints is read without end, so that it never blocks, and kept within bounds, so that it never fills
@@ -57,7 +57,7 @@ func lines(r io.Reader, fn func(string)) {
 	in := bufio.NewReaderSize(r, maxLine)
 	for {
 		line, err := in.ReadSlice('\n')
-		if text := strings.TrimRight(wire.Clean(string(line)), "\n"); text != "" {
+		if text := doctor.CleanText(strings.TrimRight(string(line), "\r\n")); text != "" {
 			fn(text)
 		}
 		for errors.Is(err, bufio.ErrBufferFull) {

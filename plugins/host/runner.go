@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/go-plugin/runner"
 
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/plugins/internal/wire"
 )
 
@@ -153,15 +154,14 @@ func (p *process) judge(line string, complete bool) (handshake, error) {
 	h, err := parseHandshake(line, p.dir)
 	switch {
 	case h.protocol != 0 && (h.protocol < wire.OldestProtocol || h.protocol > wire.Protocol):
-		return h, &VersionError{Speaks: h.protocol, Version: wire.Clean(h.version)}
+		return h, &VersionError{Speaks: h.protocol, Version: doctor.Clean(h.version)}
 	case errors.Is(err, errNoHandshake), !complete:
-		line, _, _ = strings.Cut(strings.TrimSpace(wire.Clean(line)), "\n")
 		if runes := []rune(line); len(runes) > 80 {
 			line = string(runes[:80]) + "…"
 		}
-		return h, fmt.Errorf("printed %q to stdout where its handshake was due; a plugin prints nothing there", line)
+		return h, fmt.Errorf("printed \"%s\" to stdout where its handshake was due; a plugin prints nothing there", doctor.Clean(line))
 	case err != nil:
-		return h, errors.New(wire.Clean(err.Error()))
+		return h, errors.New(doctor.Clean(err.Error()))
 	case !h.secured:
 		return h, errors.New("does not secure its connection: there is no certificate in its handshake")
 	}

@@ -13,13 +13,13 @@ import (
 
 func TestPluginThatDoesNotStartSaysWhy(t *testing.T) {
 	for mode, parts := range map[string][]string{
-		"crash-at-start":        {"plugin crash-at-start ended before it announced itself (exit status 3): can't load libacme.so"},
+		"crash-at-start":        {"plugin crash-at-start ended before it announced itself (exit status 3): \\x1b[31mcan't load libacme.so\\x1b[0m"},
 		"silent-exit":           {"plugin silent-exit ended before it announced itself (exit status 0)"},
 		"hang-before-handshake": {"did not announce itself within 0.3 seconds: waiting for a licence server"},
 		"stop-before-handshake": {"did not announce itself within 0.3 seconds"},
 		"ignore-everything":     {"did not announce itself within 0.3 seconds"},
 		"hang-after-handshake":  {"announced itself and then did not answer within 0.3 seconds"},
-		"print-first":           {`printed "Loading ACME rules …" to stdout where its handshake was due`},
+		"print-first":           {`printed "Loading \x1b[1mACME\x1b[0m rules …" to stdout where its handshake was due`},
 		"flood-first":           {`printed "xxxx`, `…" to stdout where its handshake was due`},
 		"protocol-3":            {"plugin acme 1.2 speaks protocol 3; this synapse-doctor speaks 1: upgrade synapse-doctor"},
 		"protocol-3-nameless":   {"plugin protocol-3-nameless speaks protocol 3; this synapse-doctor speaks 1: upgrade synapse-doctor"},

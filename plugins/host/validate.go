@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
-	"github.com/synapse-doctor/synapse-doctor/plugins/internal/wire"
 )
 
 // Bounds of a description.
@@ -30,7 +29,7 @@ func ValidateDescription(d doctor.Description) error {
 			add("%s has no %s", where, what)
 		case utf8.RuneCountInString(text) > most:
 			add("%s: its %s has more than %d characters", where, what, most)
-		case wire.Clean(text) != text || strings.ContainsAny(text, "\n\t"):
+		case doctor.Clean(text) != text:
 			add("%s: its %s %q has control characters", where, what, text)
 		}
 	}
@@ -112,5 +111,5 @@ func clip(s string) string {
 	if len(s) > maxID {
 		s = s[:maxID] + "…"
 	}
-	return wire.Clean(s)
+	return doctor.Clean(s)
 }

@@ -29,7 +29,7 @@ func NewClient(name string, conn grpc.ClientConnInterface) *Client {
 }
 
 func (c *Client) violation(format string, args ...any) error {
-	return &ViolationError{c.name, Clean(fmt.Sprintf(format, args...))}
+	return &ViolationError{c.name, doctor.CleanText(fmt.Sprintf(format, args...))}
 }
 
 // Describe asks what the plugin is.

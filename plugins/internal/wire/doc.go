@@ -5,6 +5,6 @@
 // A message that makes no sense (an enum value of a newer version, a step without a kind, a number out of order) is an
 // error that names it. Nothing is guessed, and nothing that a peer can send makes this package panic.
 //
-//	server:  doctorv1.RegisterPluginServer(s, wire.NewServer(&doctor.Local{…}))
+//	server:  wire.NewServer(&doctor.Local{…}).Register(grpcServer)
 //	client:  err := wire.NewClient("acme", conn).Check(ctx, req, events)
 package wire

@@ -71,16 +71,16 @@ func fromStatus(ctx context.Context, err error) error {
 	if !ok {
 		return err
 	}
-	text := Clean(s.Message())
+	text := doctor.CleanText(s.Message())
 	if text == "" {
 		text = "failed without saying why (" + s.Code().String() + ")"
 	}
 	for _, detail := range s.Details() {
 		switch d := detail.(type) {
 		case *doctorv1.Skipped:
-			return &doctor.SkipError{Reason: Clean(d.Reason)}
+			return &doctor.SkipError{Reason: doctor.CleanText(d.Reason)}
 		case *doctorv1.Panic:
-			return &doctor.PanicError{Value: Clean(d.Value), Stack: Clean(d.Stack)}
+			return &doctor.PanicError{Value: doctor.CleanText(d.Value), Stack: doctor.CleanText(d.Stack)}
 		}
 	}
 	switch s.Code() {

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
-	doctorv1 "github.com/synapse-doctor/synapse-doctor/proto/doctor/v1"
 )
 
 // The magic cookie tells a plugin that a host started it. It is no secret.
@@ -60,7 +59,7 @@ type service struct {
 var _ plugin.GRPCPlugin = (*service)(nil)
 
 func (s *service) GRPCServer(_ *plugin.GRPCBroker, g *grpc.Server) error {
-	doctorv1.RegisterPluginServer(g, NewServer(s.source))
+	NewServer(s.source).Register(g)
 	return nil
 }
 

@@ -1,0 +1,25 @@
+// Package builtin is the one list of built-in checks. It may import checks/* and core/doctor.
+package builtin
+
+import (
+	"github.com/synapse-doctor/synapse-doctor/checks/connection"
+	"github.com/synapse-doctor/synapse-doctor/checks/encoding"
+	"github.com/synapse-doctor/synapse-doctor/checks/keepalives"
+	"github.com/synapse-doctor/synapse-doctor/checks/sequence"
+	"github.com/synapse-doctor/synapse-doctor/checks/version"
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+)
+
+// Name is how reports call the built-in checks' plugin.
+const Name = "builtin"
+
+// Checks are the built-in checks, in the order of a report.
+func Checks() []doctor.Check {
+	return []doctor.Check{
+		connection.Check,
+		version.Check,
+		encoding.Check,
+		sequence.Check,
+		keepalives.Check,
+	}
+}
