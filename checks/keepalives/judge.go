@@ -168,7 +168,7 @@ func placeOf(host string) place {
 		return socket
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
-		if addr.Unmap().IsLoopback() {
+		if addr.IsLoopback() {
 			return loopback
 		}
 		return network

@@ -312,6 +312,24 @@ func TestTwoDatabasesOfOneFileAreOnePlan(t *testing.T) {
 	}
 }
 
+func TestArgsThatStandInAnotherOrderThanTheDatabases(t *testing.T) {
+	_, target := write(t, `server_name: a
+x-two: &two {host: db2}
+x-one: &one {host: db}
+databases:
+  one: {name: psycopg2, data_stores: [main], args: *one}
+  two: {name: psycopg2, data_stores: [state], args: *two}
+`)
+	got := plans(t, target)
+	if len(got) != 1 || got[0].Manual() {
+		t.Fatalf("plans %+v", got)
+	}
+	apply(t, got[0])
+	if left := examine(t, target); len(left) > 0 {
+		t.Errorf("not cured: %+v", left)
+	}
+}
+
 func TestEditIsInTheFileThatWins(t *testing.T) {
 	path, target := write(t, oneDatabase)
 	later, _ := write(t, "database: {name: psycopg2, args: {host: other}}\n")

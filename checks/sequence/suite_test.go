@@ -24,8 +24,8 @@ func TestSequencesAreFoundMendedAndPutBack(t *testing.T) {
 			{
 				Name:  "two at once, one behind a writer's position",
 				Break: `SELECT setval('user_id_seq', 1); UPDATE stream_positions SET stream_id = 100000 WHERE stream_name = 'account_data'`,
-				Want: []string{"sequence/behind-stream-position sequence account_data_sequence", "sequence/behind-table sequence user_id_seq"},
-				Plan: "sequence/resync", Changes: []string{"account_data_sequence", "user_id_seq"},
+				Want:  []string{"sequence/behind-stream-position sequence account_data_sequence", "sequence/behind-table sequence user_id_seq"},
+				Plan:  "sequence/resync", Changes: []string{"account_data_sequence", "user_id_seq"},
 			},
 		},
 	}.Run(t)

@@ -117,9 +117,19 @@ func (c *consent) begin(s streams, e *session, o outputFlags) {
 	c.opts.Redact = e.assembled.redactor
 }
 
-// ask shows the plan and takes yes for an answer; for a dangerous one, the name of the database.
+// ask shows the plan and takes yes for an answer; for a dangerous one, the name of the database. A plan that the command
+// line has agreed to is shown all the same: what was done to a database ought to be in somebody's log.
 func (c *consent) ask(ctx context.Context, p doctor.PlanResult) error {
-	if c.yesDangerous || c.yes && p.Plan.Risk < doctor.Dangerous {
+	agreed := c.yesDangerous || c.yes && p.Plan.Risk < doctor.Dangerous
+	c.session.progress.pause()
+	defer c.session.progress.resume()
+	if agreed || isTerminal(c.s.in) {
+		if err := report.Plans(c.s.err, []doctor.PlanResult{p}, c.opts); err != nil {
+			return fmt.Errorf("show the plan: %w", err)
+		}
+		fmt.Fprintln(c.s.err)
+	}
+	if agreed {
 		return nil
 	}
 	if !isTerminal(c.s.in) {
@@ -128,11 +138,6 @@ func (c *consent) ask(ctx context.Context, p doctor.PlanResult) error {
 			flag = "--yes-dangerous"
 		}
 		return &engine.Refusal{Reason: fmt.Sprintf("nobody could be asked, since standard input is not a terminal: %s agrees to it", flag)}
-	}
-	c.session.progress.pause()
-	defer c.session.progress.resume()
-	if err := report.Plans(c.s.err, []doctor.PlanResult{p}, c.opts); err != nil {
-		return err
 	}
 	want, verb := "yes", "Apply"
 	if c.undo {

@@ -4,7 +4,7 @@ import "testing"
 
 func TestCleanMakesEveryControlCharacterVisible(t *testing.T) {
 	for _, c := range []struct{ in, line, text string }{
-		{"plain, größer, 你好, 👩‍👩‍👧, می‌خواهم", "plain, größer, 你好, 👩‍👩‍👧, می‌خواهم", "plain, größer, 你好, 👩‍👩‍👧, می‌خواهم"},
+		{"plain, größer, 你好, 👩\u200d👩\u200d👧, می\u200cخواهم", "plain, größer, 你好, 👩\u200d👩\u200d👧, می\u200cخواهم", "plain, größer, 你好, 👩\u200d👩\u200d👧, می\u200cخواهم"},
 		{"\x1b[31mred\x1b[0m", `\x1b[31mred\x1b[0m`, `\x1b[31mred\x1b[0m`},
 		{"\x1b]0;title\a", `\x1b]0;title\x07`, `\x1b]0;title\x07`},
 		{"\u009b31m", `\u009b31m`, `\u009b31m`},

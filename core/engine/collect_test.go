@@ -107,7 +107,10 @@ func TestAPluginThatLiesCostsOnlyItsOwnChecks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bad := &liar{doctor.Local{PluginName: "acme", Checks: []doctor.Check{{ID: "acme", Codes: codes("acme")}}}, lie.run}
 			good := &doctor.Local{PluginName: "good", Checks: []doctor.Check{{ID: "good", Codes: codes("good"),
-				Run: func(_ context.Context, _ *doctor.Target, r doctor.Reporter) error { r.Find(fault("good/fault")); return nil }}}}
+				Run: func(_ context.Context, _ *doctor.Target, r doctor.Reporter) error {
+					r.Find(fault("good/fault"))
+					return nil
+				}}}}
 			r := examine(t, bad, good)
 			if c := result(t, r, "acme"); c.Status != doctor.StatusUnknown || !strings.Contains(c.Reason, lie.want) {
 				t.Errorf("the liar's check: %s: %s; want unknown with %q", c.Status, c.Reason, lie.want)

@@ -30,7 +30,7 @@ const (
 	StepPlanned StepStatus = "planned"
 	StepStarted StepStatus = "started" // about to happen, or happening, or happened before a kill
 	StepApplied StepStatus = "applied"
-	StepFailed  StepStatus = "failed" // and had no effect
+	StepFailed  StepStatus = "failed"  // and had no effect
 	StepUndoing StepStatus = "undoing" // as started, but back
 	StepUndone  StepStatus = "undone"
 )

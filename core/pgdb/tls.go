@@ -197,10 +197,12 @@ func (s Settings) clientKey() ([]byte, error) {
 	if block.Type == "ENCRYPTED PRIVATE KEY" {
 		return nil, fmt.Errorf("sslkey: %s is encrypted in a way that the doctor cannot read; give it a decrypted copy", s["sslkey"])
 	}
-	if !x509.IsEncryptedPEMBlock(block) { //nolint:staticcheck // weak, but what libpq's sslpassword is mostly used with
+	//lint:ignore SA1019 weak, but what libpq's sslpassword is mostly used with
+	if !x509.IsEncryptedPEMBlock(block) {
 		return text, nil
 	}
-	der, err := x509.DecryptPEMBlock(block, []byte(s["sslpassword"])) //nolint:staticcheck // as above
+	//lint:ignore SA1019 as above
+	der, err := x509.DecryptPEMBlock(block, []byte(s["sslpassword"]))
 	if err != nil {
 		return nil, fmt.Errorf("sslkey: %s: %w", s["sslkey"], err)
 	}

@@ -529,7 +529,7 @@ func (p *paper) fixSummary(r *doctor.FixReport, chosen []doctor.PlanResult) {
 		if stopped {
 			p.prose(0, plain, "Synapse and its workers can be started again.")
 		}
-		suggest("To put it back:", "synapse-doctor undo")
+		suggest("To put it back:", p.command("undo"))
 	case n[doctor.PlanPlanned] > 0:
 		p.prose(0, plain, "Nothing has been changed: "+outcomes(n)+".")
 		suggest("To apply (it asks first):", p.command("fix", append(selection(r.Plans), "--apply")...))

@@ -238,7 +238,7 @@ func (e *editor) insertBlock(set []Setting) (Splice, error) {
 			continue
 		}
 		_, end, ok := e.scalarSpan(v)
-		if !ok || v.Kind != yaml.ScalarNode || v.Line != k.Line || !restOfLine.Match(e.line(end)) {
+		if !ok || v.Line != k.Line {
 			continue
 		}
 		var text strings.Builder
@@ -312,9 +312,10 @@ func (e *editor) offset(n *yaml.Node) (int, error) {
 	return 0, errors.New("the position of a key is not known")
 }
 
-// scalarSpan is the source of a scalar that begins and ends on one line, has no anchor and no tag, and is not empty.
+// scalarSpan is the source of a scalar that begins and ends on one line, has no anchor and no tag, and is not empty: a
+// node begins with its anchor, which is not how the value begins.
 func (e *editor) scalarSpan(n *yaml.Node) (start, end int, ok bool) {
-	if n.Kind != yaml.ScalarNode || n.Anchor != "" || n.Style&(yaml.TaggedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+	if n.Kind != yaml.ScalarNode || n.Style&(yaml.TaggedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 		return 0, 0, false
 	}
 	start, err := e.offset(n)

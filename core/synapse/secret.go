@@ -53,7 +53,7 @@ func collectSecrets(n *yaml.Node, secret bool, found map[string]bool, seen map[s
 	if seen[seenNode{n, secret}] {
 		return
 	}
-	
+	seen[seenNode{n, secret}] = true
 	switch n.Kind {
 	case yaml.ScalarNode:
 		if secret {

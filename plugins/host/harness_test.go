@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
 	"github.com/synapse-doctor/synapse-doctor/plugins/host"
 	"github.com/synapse-doctor/synapse-doctor/plugins/sdk"
 )
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	pgtest.Stop()
 	os.RemoveAll(dir)
 	os.Exit(code)
 }

@@ -26,6 +26,7 @@ func TestPluginThatDoesNotStartSaysWhy(t *testing.T) {
 		"netrpc":                {`wants to talk "netrpc", and only grpc is known`},
 		"no-tls":                {"does not secure its connection: there is no certificate in its handshake"},
 		"false-tls":             {"does not secure its connection: it announced a certificate and then did not speak TLS"},
+		"wrong-cert":            {"did not prove with TLS that it is the program that was started", "certificate"},
 		"elsewhere":             {`listens at unix "/tmp/elsewhere.sock", and not in the directory that it was given`},
 	} {
 		t.Run(mode, func(t *testing.T) {

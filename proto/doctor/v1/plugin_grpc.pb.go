@@ -13,7 +13,7 @@
 //	PLUGIN_CLIENT_CERT          the host's certificate in PEM; it alone may connect
 //
 // and little else: PATH, HOME, the locale, TZ, TMPDIR and proxies. The plugin listens on a Unix socket in that directory
-// with TLS 1.2 or later, demands the host's certificate, and prints one line, the first and only one on its stdout:
+// with TLS 1.3, demands the host's certificate, and prints one line, the first and only one on its stdout:
 //
 //	1|PROTOCOL|unix|SOCKET|grpc|CERTIFICATE||NAME|VERSION
 //

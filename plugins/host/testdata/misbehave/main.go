@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/plugins/host"
@@ -72,11 +73,14 @@ func main() {
 		servePlain(listen(), "")
 	case "false-tls":
 		servePlain(listen(), cert())
-	case "wrong-cert":
-		plugin.Serve(&plugin.ServeConfig{ // another certificate than the one that is announced
-			HandshakeConfig: wire.Handshake, VersionedPlugins: wire.Plugins(source()), GRPCServer: plugin.DefaultGRPCServer,
-			Logger: hclog.NewNullLogger(),
-		})
+	case "wrong-cert": // announces another certificate than it has
+		l := listen()
+		mine, err := wire.NewCertificate()
+		if err != nil {
+			panic(err)
+		}
+		announce(1, "grpc", cert(), "")
+		_ = grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&mine))).Serve(l)
 	case "elsewhere":
 		fmt.Printf("1|1|unix|/tmp/elsewhere.sock|grpc|%s\n", cert())
 		sleep()
