@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -219,6 +218,3 @@ func local(d *doctor.Database) bool {
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
 }
-
-// requires reports whether a plan has a requirement.
-func requires(p doctor.Plan, r doctor.Requirement) bool { return slices.Contains(p.Requires, r) }

@@ -310,7 +310,7 @@ func TestSecrets(t *testing.T) {
 		"homeserver.yaml": `server_name: a.example
 database:
   name: psycopg2
-  args: {password: shadowed-password, sslkey: /etc/key.pem, passfile: /root/.pgpass}
+  args: {password: shadowed-password, sslkey: /etc/key.pem, passfile: /var/lib/synapse/.pgpass}
 registration_shared_secret: "reg secret"
 macaroon_secret_key: m4caroon
 form_secret: 1_234
@@ -355,7 +355,7 @@ yes_secret: yes
 			t.Errorf("%q is not among the secrets %q", want, got)
 		}
 	}
-	for _, no := range []string{"", "/etc/key.pem", "/root/.pgpass", "/etc/signing.key", "/etc/reg", "/etc/tls.key", "someone", "24h", "true", "yes", "x"} {
+	for _, no := range []string{"", "/etc/key.pem", "/var/lib/synapse/.pgpass", "/etc/signing.key", "/etc/reg", "/etc/tls.key", "someone", "24h", "true", "yes", "x"} {
 		if slices.Contains(got, no) {
 			t.Errorf("%q is among the secrets %q", no, got)
 		}
