@@ -63,7 +63,7 @@ func play(ctx context.Context, s *screen, d *doctor, h *homeserver) error {
 	if err := d.run(ctx, s, 2, "check -c homeserver.yaml"); err != nil {
 		return err
 	}
-	s.scene("A fix without --apply shows each step that would mend it, and changes nothing:")
+	s.scene("A fix without --apply shows what it would do, and changes nothing:")
 	if err := d.run(ctx, s, 2, "fix -c homeserver.yaml"); err != nil {
 		return err
 	}

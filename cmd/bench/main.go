@@ -1,0 +1,77 @@
+// Command bench times a whole check in one run, in rounds that take turns: with the built-in checks in a plugin process
+// as usual, with --in-process, and psql sending the same statements. It prints medians, ratios, the peak memory, and
+// whether the targets hold. It exits 1 only when something failed to run.
+//
+// The homeserver's database is the one of the project's fixture; with $SYNAPSE_DOCTOR_DATA, that of a real one as well.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
+)
+
+func main() {
+	program := flag.String("doctor", "bin/synapse-doctor", "the synapse-doctor to time")
+	rounds := flag.Int("n", 20, "how many rounds")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := bench(ctx, *program, *rounds); err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(ctx context.Context, program string, rounds int) (err error) {
+	if rounds < 1 {
+		return errors.New("-n must be at least 1")
+	}
+	if program, err = filepath.Abs(program); err != nil {
+		return err
+	}
+	server, err := pgtest.New(ctx, pgtest.Config{Settings: captureSettings})
+	if err != nil {
+		return fmt.Errorf("start a PostgreSQL server: %w", err)
+	}
+	defer server.Close()
+	psql, err := findPsql(server)
+	if err != nil {
+		return err
+	}
+	homes, err := homeservers(ctx, server)
+	defer func() {
+		for _, h := range homes {
+			err = errors.Join(err, os.RemoveAll(h.dir))
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for _, h := range homes {
+		script, err := capture(ctx, program, h)
+		if err != nil {
+			return fmt.Errorf("%s: see what the doctor asks: %w", h.name, err)
+		}
+		t, err := measure(ctx, program, psql, h, script, rounds)
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.name, err)
+		}
+		m, err := peakMemory(ctx, h.check(program))
+		if err != nil {
+			return fmt.Errorf("%s: measure the memory: %w", h.name, err)
+		}
+		printResult(os.Stdout, h, script, t, m)
+	}
+	return nil
+}

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/clipperhouse/displaywidth"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The JSON that the documentation promises, written down a second time: what a reader of it may rely on.
+
+type wantReport struct {
+	SchemaVersion int    `json:"schema_version"`
+	DoctorVersion string `json:"doctor_version"`
+	StartedAt     string `json:"started_at"`
+	DurationMS    int64  `json:"duration_ms"`
+	Target        struct {
+		ServerName  string   `json:"server_name"`
+		ConfigFiles []string `json:"config_files"`
+		Databases   []struct {
+			Label         string `json:"label"`
+			Engine        string `json:"engine"`
+			Host          string `json:"host"`
+			Port          int    `json:"port"`
+			Database      string `json:"database"`
+			ServerVersion string `json:"server_version"`
+		} `json:"databases"`
+	} `json:"target"`
+	Plugins []struct {
+		Name     string   `json:"name"`
+		Version  string   `json:"version"`
+		Protocol int      `json:"protocol"`
+		Path     string   `json:"path"`
+		Checks   []string `json:"checks"`
+		Status   string   `json:"status"`
+		Reason   string   `json:"reason"`
+	} `json:"plugins"`
+	Checks []struct {
+		ID         string `json:"id"`
+		Title      string `json:"title"`
+		Status     string `json:"status"`
+		Reason     string `json:"reason"`
+		DurationMS int64  `json:"duration_ms"`
+		Findings   []struct {
+			Code     string `json:"code"`
+			Severity string `json:"severity"`
+			Database string `json:"database"`
+			Summary  string `json:"summary"`
+			Object   struct {
+				Kind string `json:"kind"`
+				Name string `json:"name"`
+			} `json:"object"`
+			Observed string            `json:"observed"`
+			Expected string            `json:"expected"`
+			Remedy   string            `json:"remedy"`
+			Fixable  bool              `json:"fixable"`
+			Evidence map[string]string `json:"evidence"`
+		} `json:"findings"`
+	} `json:"checks"`
+	Summary map[string]int `json:"summary"`
+}
+
+type wantFix struct {
+	SchemaVersion int  `json:"schema_version"`
+	Applied       bool `json:"applied"`
+	Plans         []struct {
+		ID         string   `json:"id"`
+		Check      string   `json:"check"`
+		Codes      []string `json:"codes"`
+		Title      string   `json:"title"`
+		Risk       string   `json:"risk"`
+		Expects    string   `json:"expects"`
+		Requires   []string `json:"requires"`
+		Chosen     bool     `json:"chosen"`
+		Reversible bool     `json:"reversible"`
+		Status     string   `json:"status"`
+		Reason     string   `json:"reason"`
+		Steps      []struct {
+			Kind   string `json:"kind"`
+			Title  string `json:"title"`
+			SQL    string `json:"sql"`
+			Path   string `json:"path"`
+			Diff   string `json:"diff"`
+			Status string `json:"status"`
+		} `json:"steps"`
+	} `json:"plans"`
+	Before wantReport  `json:"before"`
+	After  *wantReport `json:"after"`
+}
+
+// decode reads text into out and is strict in both directions: no key but the known ones, and every known key.
+func decode(text string, out any) error {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(out); err != nil {
+		return fmt.Errorf("stdout is not the promised JSON: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("stdout goes on after the JSON")
+	}
+	var raw any
+	if err := json.Unmarshal([]byte(text), &raw); err != nil {
+		return err
+	}
+	return complete("", raw, reflect.TypeOf(out).Elem())
+}
+
+// complete reports the first key of t that v lacks, or that is null.
+func complete(path string, v any, t reflect.Type) error {
+	switch t.Kind() {
+	case reflect.Pointer:
+		if v == nil { // only "after"
+			return nil
+		}
+		return complete(path, v, t.Elem())
+	case reflect.Struct:
+		m, ok := v.(map[string]any)
+		if !ok {
+			return fmt.Errorf("%s is %v, not an object", path, v)
+		}
+		for i := range t.NumField() {
+			key := t.Field(i).Tag.Get("json")
+			value, ok := m[key]
+			if !ok {
+				return fmt.Errorf("%s.%s is missing", path, key)
+			}
+			if err := complete(path+"."+key, value, t.Field(i).Type); err != nil {
+				return err
+			}
+		}
+	case reflect.Slice:
+		list, ok := v.([]any)
+		if !ok {
+			return fmt.Errorf("%s is %v, not a list", path, v)
+		}
+		for i, e := range list {
+			if err := complete(fmt.Sprintf("%s[%d]", path, i), e, t.Elem()); err != nil {
+				return err
+			}
+		}
+	case reflect.Map:
+		if _, ok := v.(map[string]any); !ok {
+			return fmt.Errorf("%s is %v, not an object", path, v)
+		}
+	}
+	return nil
+}
+
+// readReport reads the report of a check and looks for contradictions in it.
+func readReport(text string) (*wantReport, error) {
+	var r wantReport
+	if err := decode(text, &r); err != nil {
+		return nil, err
+	}
+	return &r, r.consistent()
+}
+
+func (r *wantReport) consistent() error {
+	if r.SchemaVersion != 1 {
+		return fmt.Errorf("schema_version %d", r.SchemaVersion)
+	}
+	counted := map[string]int{"ok": 0, "info": 0, "warning": 0, "error": 0, "skipped": 0, "unknown": 0}
+	for _, c := range r.Checks {
+		if _, ok := counted[c.Status]; !ok {
+			return fmt.Errorf("check %s has the status %q", c.ID, c.Status)
+		}
+		counted[c.Status]++
+		if withReason := c.Status == "skipped" || c.Status == "unknown"; withReason != (c.Reason != "") {
+			return fmt.Errorf("check %s is %s with the reason %q", c.ID, c.Status, c.Reason)
+		}
+		for _, f := range c.Findings {
+			if !strings.HasPrefix(f.Code, c.ID+"/") || f.Summary == "" || f.Observed == "" || f.Expected == "" || f.Remedy == "" || f.Object.Kind == "" {
+				return fmt.Errorf("an incomplete finding: %+v", f)
+			}
+		}
+	}
+	if !reflect.DeepEqual(counted, r.Summary) {
+		return fmt.Errorf("summary %v, but the checks are %v", r.Summary, counted)
+	}
+	return nil
+}
+
+func reportCommand(ts *testscript.TestScript, _ *scene, _ []string) error {
+	_, err := readReport(ts.ReadFile("stdout"))
+	return err
+}
+
+// plansCommand takes ID=STATUS… and wants exactly these chosen plans.
+func plansCommand(ts *testscript.TestScript, _ *scene, args []string) error {
+	var f wantFix
+	if err := decode(ts.ReadFile("stdout"), &f); err != nil {
+		return err
+	}
+	reports := []*wantReport{&f.Before}
+	if f.After != nil {
+		reports = append(reports, f.After)
+	}
+	for _, r := range reports {
+		if err := r.consistent(); err != nil {
+			return err
+		}
+	}
+	got := []string{}
+	for _, p := range f.Plans {
+		if p.Chosen {
+			got = append(got, p.ID+"="+p.Status)
+		}
+		if len(p.Steps) == 0 {
+			return fmt.Errorf("plan %s has no step", p.ID)
+		}
+	}
+	return same(got, args)
+}
+
+func statusesCommand(ts *testscript.TestScript, _ *scene, args []string) error {
+	r, err := readReport(ts.ReadFile("stdout"))
+	if err != nil {
+		return err
+	}
+	got := []string{}
+	for _, c := range r.Checks {
+		if len(args) == 1 && args[0] == "all="+c.Status {
+			continue
+		}
+		got = append(got, c.ID+"="+c.Status)
+	}
+	if len(args) == 1 && strings.HasPrefix(args[0], "all=") {
+		args = nil
+		if len(r.Checks) == 0 {
+			return errors.New("the report holds no check")
+		}
+	}
+	return same(got, args)
+}
+
+func findingsCommand(ts *testscript.TestScript, _ *scene, args []string) error {
+	r, err := readReport(ts.ReadFile("stdout"))
+	if err != nil {
+		return err
+	}
+	got := []string{}
+	for _, c := range r.Checks {
+		for _, f := range c.Findings {
+			if f.Severity != "info" {
+				got = append(got, f.Code+":"+f.Object.Name)
+			}
+		}
+	}
+	return same(got, args)
+}
+
+func same(got, want []string) error {
+	slices.Sort(got)
+	want = slices.Sorted(slices.Values(want))
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("got  %q\nwant %q", got, want)
+	}
+	return nil
+}
+
+func widthCommand(ts *testscript.TestScript, _ *scene, args []string) error {
+	if err := need(args, "N"); err != nil {
+		return err
+	}
+	var limit int
+	if _, err := fmt.Sscan(args[0], &limit); err != nil {
+		return err
+	}
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		line = strings.TrimSuffix(line, "\n")
+		if n := displaywidth.String(line); n > limit {
+			return fmt.Errorf("%d columns: %s", n, line)
+		}
+	}
+	return nil
+}
+
+// explainedCommand has every check and every code that list prints explained.
+func explainedCommand(ts *testscript.TestScript, s *scene, _ []string) error {
+	var list struct {
+		SchemaVersion int `json:"schema_version"`
+		Checks        []struct {
+			ID    string `json:"id"`
+			Title string `json:"title"`
+			Why   string `json:"why"`
+			Codes []struct {
+				Code     string `json:"code"`
+				Severity string `json:"severity"`
+				Title    string `json:"title"`
+			} `json:"codes"`
+		} `json:"checks"`
+	}
+	if err := decode(ts.ReadFile("stdout"), &list); err != nil {
+		return err
+	}
+	n := 0
+	for _, c := range list.Checks {
+		names := []string{c.ID}
+		for _, k := range c.Codes {
+			names = append(names, k.Code)
+		}
+		for _, name := range names {
+			n++
+			p, err := prepare(ts, []string{"explain", name})
+			if err != nil {
+				return err
+			}
+			if err := p.start(); err != nil {
+				return err
+			}
+			if code, err := p.wait(s); err != nil || code != 0 || !strings.Contains(p.out.String(), name) {
+				return fmt.Errorf("explain %s: %d %v\n%s%s", name, code, err, p.out.String(), p.err.String())
+			}
+		}
+	}
+	if n < 10 {
+		return fmt.Errorf("only %d pages", n)
+	}
+	return nil
+}
+
+// exampleDir is the plugin that an outsider would write, in a module of its own.
+const exampleDir = "../../plugins/examples/published-rooms"
+
+// exampleCommand builds it with the modules that are there already.
+func exampleCommand(ts *testscript.TestScript, _ *scene, args []string) error {
+	if err := need(args, "FILE"); err != nil {
+		return err
+	}
+	build := exec.Command("go", "build", "-o", ts.MkAbs(args[0]), ".")
+	build.Dir = exampleDir
+	build.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build in %s: %w\n%s", exampleDir, err, out)
+	}
+	return nil
+}
+
+// modeCommand wants a file to have this mode, and this owner where one is given.
+func modeCommand(ts *testscript.TestScript, _ *scene, args []string) error {
+	if err := need(args, "FILE MODE"); err != nil {
+		return err
+	}
+	info, err := os.Lstat(ts.MkAbs(args[0]))
+	if err != nil {
+		return err
+	}
+	got := fmt.Sprintf("%v", info.Mode())
+	if len(args) > 2 {
+		got += " " + owner(info)
+	}
+	if want := strings.Join(args[1:], " "); got != want {
+		return fmt.Errorf("%s is %s, not %s", args[0], got, want)
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
+	"github.com/synapse-doctor/synapse-doctor/plugins/builtin"
+	"github.com/synapse-doctor/synapse-doctor/plugins/sdk"
+)
+
+// The scripts in testdata run the real program against real servers. Beside testscript's own commands they have:
+//
+//	doctor CODE ARG…            run the program; it must end with this exit code
+//	ask ANSWER CODE ARG…        the same on a terminal, answering its question; ^C is the key
+//	start NAME ARG…             run it in the background: signal NAME SIG, ended NAME CODE, plugins NAME, gone NAME
+//	survives N DB SQL FROM TO ARG…   break, kill a fix at a random moment, settle, look: N times
+//	newdb NAME fixture|empty    a database of this script; ownserver before it: on a server of its own
+//	sql|adminsql DB SQL         run statements as the owner, as the superuser; query DB SQL prints rows
+//	session DB open|close       a session of Synapse's role
+//	silence NAME                a port ($NAME_port) that takes connections and never answers; await NAME: one came
+//	homeserver FILE DB [K=V…]   write a sound homeserver.yaml, with arguments of the database set or (K=) left out
+//	fill FILE DB                put the login of DB into the {{places}} of a file
+//	snapshot, unchanged         keep, and compare, every file of the script and everything in its databases
+//	width N                     no line of stdout is wider
+//	report | plans              stdout is exactly the JSON of a check, of a fix
+//	statuses CHECK=STATUS…      of the report on stdout; statuses all=ok for every check
+//	findings CODE:NAME…         all that the report on stdout has found, info left out
+//
+// After each script nothing but the files of the administrator may hold a secret: see secret_test.go.
+
+func TestMain(m *testing.M) {
+	if sdk.Launched() {
+		sdk.Serve(sdk.Plugin{Name: builtin.Name, Version: version(), Checks: builtin.Checks()})
+	}
+	testscript.Main(withServer{m}, map[string]func(){"synapse-doctor": main})
+}
+
+// withServer ends the server that the tests have shared.
+type withServer struct{ *testing.M }
+
+func (m withServer) Run() int {
+	defer pgtest.Stop()
+	return m.M.Run()
+}
+
+func TestScripts(t *testing.T) {
+	pgtest.Start(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"doctor": command(doctorCommand), "ask": command(askCommand),
+			"start": command(startCommand), "signal": command(signalCommand), "ended": command(endedCommand),
+			"plugins": command(pluginsCommand), "gone": command(goneCommand), "nosecret": command(noSecretCommand),
+			"survives":  command(survivesCommand),
+			"ownserver": command(ownServerCommand), "newdb": command(newDBCommand),
+			"sql": command(sqlCommand), "adminsql": command(adminSQLCommand), "query": command(queryCommand),
+			"session": command(sessionCommand), "silence": command(silenceCommand), "await": command(awaitCommand),
+			"homeserver": command(homeserverCommand), "fill": command(fillCommand), "admindsn": command(adminDSNCommand),
+			"snapshot": command(snapshotCommand), "unchanged": command(unchangedCommand),
+			"width": command(widthCommand), "report": command(reportCommand), "plans": command(plansCommand),
+			"statuses": command(statusesCommand), "findings": command(findingsCommand),
+			"explained": command(explainedCommand), "goexample": command(exampleCommand), "sqlite": command(sqliteCommand),
+			"grants": command(modeCommand),
+		},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "example":
+				_, err := os.Stat(exampleDir)
+				return err == nil, nil
+			case "root":
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+	})
+}
+
+// scene is what one script has to itself.
+type scene struct {
+	t        testing.TB
+	dir      string
+	server   *pgtest.Server
+	own      bool // the server is this script's own
+	dbs      map[string]*pgtest.DB
+	sessions map[string]session_
+	silences map[string]*silence
+	running  map[string]*program
+	snapshot map[string]string
+	secrets  []string
+	said     []spoken
+	// names are those of the databases, in the order in which they were made.
+	names []string
+}
+
+type sceneKey struct{}
+
+// adminDir is where a script keeps the administrator's own files. Only they may hold a secret.
+const adminDir = "etc"
+
+func setup(env *testscript.Env) error {
+	t, ok := env.T().(testing.TB)
+	if !ok {
+		return fmt.Errorf("testscript's T is no testing.TB")
+	}
+	s := &scene{
+		t: t, dir: env.WorkDir, server: pgtest.Start(t), dbs: map[string]*pgtest.DB{}, sessions: map[string]session_{},
+		silences: map[string]*silence{}, running: map[string]*program{}, secrets: plantedSecrets(),
+	}
+	env.Values[sceneKey{}] = s
+	run, err := os.MkdirTemp("", "sd") // short, because a socket's path is
+	if err != nil {
+		return err
+	}
+	for name, dir := range map[string]string{
+		"HOME": "home", "TMPDIR": "tmp", "XDG_STATE_HOME": "xdg-state", "SYNAPSE_DOCTOR_STATE_DIR": "state", "etc": adminDir,
+	} {
+		path := filepath.Join(env.WorkDir, dir)
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return err
+		}
+		env.Setenv(name, path)
+	}
+	env.Setenv("XDG_RUNTIME_DIR", run)
+	env.Setenv("COLUMNS", "")
+	env.Defer(func() {
+		s.endPrograms()
+		s.searchSecrets()
+		os.RemoveAll(run)
+	})
+	return nil
+}
+
+// command makes a command of a script that can't be negated, and whose error ends the script.
+func command(f func(*testscript.TestScript, *scene, []string) error) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg {
+			ts.Fatalf("this command can't be negated")
+		}
+		ts.Check(f(ts, ts.Value(sceneKey{}).(*scene), args))
+	}
+}
+
+// need takes the first n arguments by what they are called.
+func need(args []string, names string) error {
+	if n := len(strings.Fields(names)); len(args) < n {
+		return fmt.Errorf("wants %s", names)
+	}
+	return nil
+}
