@@ -24,8 +24,6 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-type session_ = *pgx.Conn
-
 func ownServerCommand(_ *testscript.TestScript, s *scene, _ []string) error {
 	// Nothing but a statement writes WAL: no vacuum, no snapshots for standbys, no hint bits.
 	s.server = pgtest.StartWith(s.t, pgtest.Config{Settings: map[string]string{

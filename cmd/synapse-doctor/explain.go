@@ -42,15 +42,13 @@ func describedPage(ctx context.Context, p *pluginFlags, name string, s streams) 
 		if c.ID != doctor.CheckID(name) {
 			continue
 		}
-		page := fmt.Sprintf("# %s\n\n%s.\n\n%s\n\nCodes:\n\n", c.ID, c.Title, c.Why)
+		if c.ID == name {
+			return listPage([]doctor.CheckInfo{c}), nil
+		}
 		for _, k := range c.Codes {
 			if k.ID == name {
-				return fmt.Sprintf("# %s\n\n%s (%s).\n\n%s\n", k.ID, k.Title, k.Severity, c.Why), nil
+				return fmt.Sprintf("# %s\n\n%s (%s).\n\n%s\n", doctor.Clean(k.ID), doctor.Clean(k.Title), k.Severity, doctor.Clean(c.Why)), nil
 			}
-			page += fmt.Sprintf("- `%s` (%s): %s\n", k.ID, k.Severity, k.Title)
-		}
-		if c.ID == name {
-			return page, nil
 		}
 	}
 	return "", fmt.Errorf("there is no check or code %q; synapse-doctor list shows them", name)

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/engine"
+	"github.com/synapse-doctor/synapse-doctor/core/report"
 )
 
 // catalogue asks the plugins which checks they have. No configuration is read and nothing is connected to.
@@ -21,8 +23,10 @@ func catalogue(ctx context.Context, p *pluginFlags, w io.Writer) ([]doctor.Plugi
 
 func runList(ctx context.Context, args []string, s streams) (int, error) {
 	var p pluginFlags
+	var o outputFlags
 	f := newFlags("list", "", "The checks, what each is for, and the codes of what they find.", s.err)
 	p.register(f)
+	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
 	format := f.String("format", "table", "table or json")
 	if err := f.Parse(args); err != nil {
 		return exitFailed, err
@@ -33,14 +37,8 @@ func runList(ctx context.Context, args []string, s streams) (int, error) {
 	plugins, checks := catalogue(ctx, &p, s.err)
 	switch *format {
 	case "table":
-		for i, c := range checks {
-			if i > 0 {
-				fmt.Fprintln(s.out)
-			}
-			fmt.Fprintf(s.out, "%s: %s\n", doctor.Clean(c.ID), doctor.Clean(c.Title))
-			for _, code := range c.Codes {
-				fmt.Fprintf(s.out, "  %-8s %-44s %s\n", code.Severity, doctor.Clean(code.ID), doctor.Clean(code.Title))
-			}
+		if err := report.Page(s.out, listPage(checks), o.options(s.out)); err != nil {
+			return exitFailed, fmt.Errorf("print the list: %w", err)
 		}
 	case "json":
 		if err := writeCatalogue(s.out, checks); err != nil {
@@ -56,6 +54,19 @@ func runList(ctx context.Context, args []string, s streams) (int, error) {
 		}
 	}
 	return exitOK, nil
+}
+
+// listPage is the list in the plain markdown of the documentation.
+func listPage(checks []doctor.CheckInfo) string {
+	var page strings.Builder
+	for _, c := range checks {
+		fmt.Fprintf(&page, "# %s\n\n%s. %s\n\n", doctor.Clean(c.ID), doctor.Clean(c.Title), doctor.Clean(c.Why))
+		for _, k := range c.Codes {
+			fmt.Fprintf(&page, "- `%s` (%s): %s\n", doctor.Clean(k.ID), k.Severity, doctor.Clean(k.Title))
+		}
+		page.WriteString("\n")
+	}
+	return page.String()
 }
 
 func writeCatalogue(w io.Writer, checks []doctor.CheckInfo) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -340,6 +341,21 @@ func exampleCommand(ts *testscript.TestScript, _ *scene, args []string) error {
 	build.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=readonly")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build in %s: %w\n%s", exampleDir, err, out)
+	}
+	return nil
+}
+
+// onelineCommand wants a stream to hold a single line, which matches.
+func onelineCommand(ts *testscript.TestScript, _ *scene, args []string) error {
+	if err := need(args, "stdout|stderr PATTERN"); err != nil {
+		return err
+	}
+	text := ts.ReadFile(args[0])
+	if strings.Count(text, "\n") != 1 {
+		return fmt.Errorf("%s is not one line: %q", args[0], text)
+	}
+	if ok, err := regexp.MatchString(args[1], text); err != nil || !ok {
+		return fmt.Errorf("%q does not match %s (%v)", text, args[1], err)
 	}
 	return nil
 }

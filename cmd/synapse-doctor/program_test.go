@@ -112,8 +112,8 @@ func (p *program) wait(s *scene) (int, error) {
 	return p.cmd.ProcessState.ExitCode(), nil
 }
 
-// run runs the program to its end and hands its output to the script.
-func run_(ts *testscript.TestScript, s *scene, args []string) (int, error) {
+// perform runs the program to its end and hands its output to the script.
+func perform(ts *testscript.TestScript, s *scene, args []string) (int, error) {
 	p, err := prepare(ts, args)
 	if err != nil {
 		return 0, err
@@ -134,7 +134,7 @@ func doctorCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	if err := need(args, "CODE COMMAND"); err != nil {
 		return err
 	}
-	code, err := run_(ts, s, args[1:])
+	code, err := perform(ts, s, args[1:])
 	if err != nil {
 		return err
 	}
@@ -439,7 +439,7 @@ func survivesCommand(ts *testscript.TestScript, s *scene, args []string) error {
 		if _, err := p.wait(s); err != nil {
 			return err
 		}
-		code, err := run_(ts, s, fix)
+		code, err := perform(ts, s, fix)
 		if err != nil {
 			return err
 		}

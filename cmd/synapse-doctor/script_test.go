@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
@@ -57,19 +58,19 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"doctor": command(doctorCommand), "ask": command(askCommand),
-			"start": command(startCommand), "signal": command(signalCommand), "ended": command(endedCommand),
-			"plugins": command(pluginsCommand), "gone": command(goneCommand), "nosecret": command(noSecretCommand),
-			"survives":  command(survivesCommand),
-			"ownserver": command(ownServerCommand), "newdb": command(newDBCommand),
-			"sql": command(sqlCommand), "adminsql": command(adminSQLCommand), "query": command(queryCommand),
-			"session": command(sessionCommand), "silence": command(silenceCommand), "await": command(awaitCommand),
-			"homeserver": command(homeserverCommand), "fill": command(fillCommand), "admindsn": command(adminDSNCommand),
-			"snapshot": command(snapshotCommand), "unchanged": command(unchangedCommand),
-			"width": command(widthCommand), "report": command(reportCommand), "plans": command(plansCommand),
-			"statuses": command(statusesCommand), "findings": command(findingsCommand),
-			"explained": command(explainedCommand), "goexample": command(exampleCommand), "sqlite": command(sqliteCommand),
-			"grants": command(modeCommand),
+			"doctor": scripted(doctorCommand), "ask": scripted(askCommand),
+			"start": scripted(startCommand), "signal": scripted(signalCommand), "ended": scripted(endedCommand),
+			"plugins": scripted(pluginsCommand), "gone": scripted(goneCommand), "nosecret": scripted(noSecretCommand),
+			"survives":  scripted(survivesCommand),
+			"ownserver": scripted(ownServerCommand), "newdb": scripted(newDBCommand),
+			"sql": scripted(sqlCommand), "adminsql": scripted(adminSQLCommand), "query": scripted(queryCommand),
+			"session": scripted(sessionCommand), "silence": scripted(silenceCommand), "await": scripted(awaitCommand),
+			"homeserver": scripted(homeserverCommand), "fill": scripted(fillCommand), "admindsn": scripted(adminDSNCommand),
+			"snapshot": scripted(snapshotCommand), "unchanged": scripted(unchangedCommand),
+			"width": scripted(widthCommand), "report": scripted(reportCommand), "plans": scripted(plansCommand),
+			"statuses": scripted(statusesCommand), "findings": scripted(findingsCommand),
+			"explained": scripted(explainedCommand), "goexample": scripted(exampleCommand), "sqlite": scripted(sqliteCommand),
+			"mode": scripted(modeCommand), "oneline": scripted(onelineCommand),
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
@@ -91,7 +92,7 @@ type scene struct {
 	server   *pgtest.Server
 	own      bool // the server is this script's own
 	dbs      map[string]*pgtest.DB
-	sessions map[string]session_
+	sessions map[string]*pgx.Conn
 	silences map[string]*silence
 	running  map[string]*program
 	snapshot map[string]string
@@ -112,7 +113,7 @@ func setup(env *testscript.Env) error {
 		return fmt.Errorf("testscript's T is no testing.TB")
 	}
 	s := &scene{
-		t: t, dir: env.WorkDir, server: pgtest.Start(t), dbs: map[string]*pgtest.DB{}, sessions: map[string]session_{},
+		t: t, dir: env.WorkDir, server: pgtest.Start(t), dbs: map[string]*pgtest.DB{}, sessions: map[string]*pgx.Conn{},
 		silences: map[string]*silence{}, running: map[string]*program{}, secrets: plantedSecrets(),
 	}
 	env.Values[sceneKey{}] = s
@@ -139,8 +140,8 @@ func setup(env *testscript.Env) error {
 	return nil
 }
 
-// command makes a command of a script that can't be negated, and whose error ends the script.
-func command(f func(*testscript.TestScript, *scene, []string) error) func(*testscript.TestScript, bool, []string) {
+// scripted makes a command of a script that can't be negated, and whose error ends the script.
+func scripted(f func(*testscript.TestScript, *scene, []string) error) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		if neg {
 			ts.Fatalf("this command can't be negated")

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"unicode"
 
@@ -119,5 +118,3 @@ func owner(info os.FileInfo) string {
 	stat := info.Sys().(*syscall.Stat_t)
 	return fmt.Sprintf("%d:%d", stat.Uid, stat.Gid)
 }
-
-var _ = sync.Mutex{}

@@ -1,12 +1,13 @@
 //go:build synapse
 
-package main
+package main_test
 
 import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha1"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -137,6 +138,7 @@ func (h *homeserver) traffic(t *testing.T) (room string, texts []string) {
 	room = alice.createRoom(t, "Straße ✨")
 	bob.call(t, "POST", v3+"join/"+url.PathEscape(room), object{})
 	for _, from := range []client{alice, bob} {
+		key := base64.RawStdEncoding.EncodeToString([]byte(rand.Text() + "123456"))
 		for n := range 5 {
 			text := fmt.Sprintf("message %d of %s 🎉", n, from.user)
 			texts = append(texts, text)
@@ -158,7 +160,7 @@ func (h *homeserver) traffic(t *testing.T) (room string, texts []string) {
 			{"POST", "pushers/set", object{"app_id": "app", "app_display_name": "App", "device_display_name": "Phone", "pushkey": from.user, "kind": "http",
 				"lang": "en", "data": object{"url": "http://127.0.0.1:9/_matrix/push/v1/notify"}}},
 			{"PUT", "sendToDevice/m.test/" + rand.Text(), object{"messages": object{bob.user: object{"*": object{"a": 1}}}}},
-			{"POST", "keys/device_signing/upload", object{"master_key": object{"user_id": from.user, "usage": []string{"master"}, "keys": object{"ed25519:" + from.user: from.user}}}},
+			{"POST", "keys/device_signing/upload", object{"master_key": object{"user_id": from.user, "usage": []string{"master"}, "keys": object{"ed25519:" + key: key}}}},
 			{"GET", "sync?timeout=0", nil},
 		} {
 			var body any

@@ -1,6 +1,6 @@
 //go:build synapse
 
-package main
+package main_test
 
 import (
 	"bytes"

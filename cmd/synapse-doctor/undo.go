@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/engine"
+	"github.com/synapse-doctor/synapse-doctor/core/report"
 )
 
 const undoAbout = `Puts back what a fix has changed: the run that is named, or the last one that has something to put back.
@@ -40,17 +42,22 @@ func runUndo(ctx context.Context, args []string, s streams) (int, error) {
 	}
 	e.progress.end()
 	code := exitOK
+	var page strings.Builder
 	for _, p := range r.Plans {
+		what := fmt.Sprintf("%s (%s, run %s)", p.Plan.Title, p.Plan.ID, r.Run)
 		switch p.Status {
 		case doctor.PlanApplied:
-			fmt.Fprintf(s.out, "Put back: %s (%s, run %s)\n", p.Plan.Title, p.Plan.ID, r.Run)
+			fmt.Fprintf(&page, "Put back: %s\n\n", what)
 		case doctor.PlanRefused:
-			fmt.Fprintf(s.out, "Refused, nothing was changed: %s (%s, run %s): %s\n", p.Plan.Title, p.Plan.ID, r.Run, p.Reason)
+			fmt.Fprintf(&page, "Refused, nothing was changed: %s: %s\n\n", what, p.Reason)
 			code = max(code, exitFindings)
 		default:
-			fmt.Fprintf(s.out, "Failed: %s (%s, run %s): %s\n", p.Plan.Title, p.Plan.ID, r.Run, p.Reason)
-			return exitFailed, nil
+			fmt.Fprintf(&page, "Failed: %s: %s\n\n", what, p.Reason)
+			code = exitFailed
+		}
+		if code == exitFailed {
+			break
 		}
 	}
-	return code, nil
+	return code, report.Page(s.out, page.String(), o.options(s.out))
 }

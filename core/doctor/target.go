@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strings"
@@ -71,6 +72,28 @@ func (t *Target) all() []*Database {
 		all = append(all, t.Admin)
 	}
 	return all
+}
+
+// ReadOnly is the target as it is handed to a third party's check or plan: without the administrator's connection, and
+// with logins whose sessions default to read-only transactions. That stops accidents, not an enemy.
+func (t *Target) ReadOnly() *Target {
+	out := *t
+	out.Admin, out.Writable = nil, false
+	out.Databases, out.Replicas = readOnly(t.Databases), readOnly(t.Replicas)
+	return &out
+}
+
+func readOnly(databases []*Database) []*Database {
+	var out []*Database
+	for _, d := range databases {
+		settings := maps.Clone(d.Settings)
+		if settings != nil {
+			settings["options"] = strings.TrimSpace(settings["options"] + " -c default_transaction_read_only=on")
+		}
+		out = append(out, &Database{Label: d.Label, Engine: d.Engine, DataStores: d.DataStores, Meets: d.Meets,
+			Settings: settings, Path: d.Path, runID: d.runID})
+	}
+	return out
 }
 
 // Engine is the kind of a database.

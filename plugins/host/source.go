@@ -16,6 +16,7 @@ import (
 type Source struct {
 	name    string
 	path    string // as Description tells it
+	foreign bool   // somebody else's code: its checks and plans are handed a read-only target
 	open    func() (program, error)
 	options Options
 
@@ -47,7 +48,7 @@ func newFile(path string, o Options, open func() (program, error)) *Source {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
-	return &Source{name: pluginName(path), path: path, open: open, options: o}
+	return &Source{name: pluginName(path), path: path, foreign: true, open: open, options: o}
 }
 
 // Name implements doctor.Source.
@@ -200,11 +201,21 @@ func (s *Source) Check(ctx context.Context, req doctor.CheckRequest, events doct
 	s.mu.Lock()
 	s.most = max(s.most, len(req.Checks))
 	s.mu.Unlock()
+	req.Target = s.handed(req.Target)
 	return s.call(ctx, func(c *connection) error { return c.rpc.Check(ctx, req, events) })
+}
+
+// handed is the target that a check or a plan gets to see.
+func (s *Source) handed(t *doctor.Target) *doctor.Target {
+	if s.foreign && t != nil {
+		return t.ReadOnly()
+	}
+	return t
 }
 
 // Plan implements doctor.Source.
 func (s *Source) Plan(ctx context.Context, req doctor.PlanRequest) (plans []doctor.Plan, err error) {
+	req.Target = s.handed(req.Target)
 	err = s.call(ctx, func(c *connection) error {
 		plans, err = c.rpc.Plan(ctx, req)
 		return err

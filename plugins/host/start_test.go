@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/synapse-doctor/synapse-doctor/plugins/host"
 )
@@ -83,12 +84,24 @@ func TestStartReturnsAtOnceAndTheCallWaits(t *testing.T) {
 }
 
 func TestCloseWhileThePluginStarts(t *testing.T) {
-	p := start(t, "hang-before-handshake")
-	if err := p.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, err := p.Describe(within(t)); err == nil {
-		t.Error("a closed plugin answers")
+	for _, mode := range []string{"hang-before-handshake", "hang-after-handshake", "stop-before-handshake", "good"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			p := startFile(t, program(t, mode), host.Options{StartTimeout: time.Hour})
+			closed := make(chan error, 1)
+			go func() { closed <- p.Close() }()
+			select {
+			case err := <-closed:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-within(t).Done():
+				t.Fatal("Close waits")
+			}
+			if _, err := p.Describe(within(t)); err == nil {
+				t.Error("a closed plugin answers")
+			}
+		})
 	}
 }
 
