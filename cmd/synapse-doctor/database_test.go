@@ -399,3 +399,23 @@ func dump(db *pgtest.DB) (string, error) {
 		return strings.HasPrefix(l, `\restrict `) || strings.HasPrefix(l, `\unrestrict `)
 	}), "\n"), nil
 }
+
+// onlyAddedCommand wants the second file to hold every byte of the first, and one addition in one place.
+func onlyAddedCommand(ts *testscript.TestScript, _ *scene, args []string) error {
+	if err := need(args, "BEFORE AFTER"); err != nil {
+		return err
+	}
+	before, after := ts.ReadFile(args[0]), ts.ReadFile(args[1])
+	head := 0
+	for head < len(before) && head < len(after) && before[head] == after[head] {
+		head++
+	}
+	tail := 0
+	for tail < len(before)-head && tail < len(after)-head && before[len(before)-1-tail] == after[len(after)-1-tail] {
+		tail++
+	}
+	if head+tail != len(before) || len(after) == len(before) {
+		return fmt.Errorf("more than one addition:\n%s\n---\n%s", before, after)
+	}
+	return nil
+}

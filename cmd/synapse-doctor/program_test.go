@@ -131,7 +131,7 @@ func perform(ts *testscript.TestScript, s *scene, args []string) (int, error) {
 }
 
 func doctorCommand(ts *testscript.TestScript, s *scene, args []string) error {
-	if err := need(args, "CODE COMMAND"); err != nil {
+	if err := need(args, "CODE"); err != nil {
 		return err
 	}
 	code, err := perform(ts, s, args[1:])

@@ -70,7 +70,7 @@ func TestScripts(t *testing.T) {
 			"width": scripted(widthCommand), "report": scripted(reportCommand), "plans": scripted(plansCommand),
 			"statuses": scripted(statusesCommand), "findings": scripted(findingsCommand),
 			"explained": scripted(explainedCommand), "goexample": scripted(exampleCommand), "sqlite": scripted(sqliteCommand),
-			"mode": scripted(modeCommand), "oneline": scripted(onelineCommand),
+			"mode": scripted(modeCommand), "onlyadded": scripted(onlyAddedCommand), "oneline": scripted(onelineCommand),
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {

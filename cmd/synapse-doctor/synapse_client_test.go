@@ -27,12 +27,13 @@ type client struct {
 
 // answer holds what the tests read of the homeserver's answers.
 type answer struct {
-	AccessToken string `json:"access_token"`
-	UserID      string `json:"user_id"`
-	Nonce       string `json:"nonce"`
-	RoomID      string `json:"room_id"`
-	EventID     string `json:"event_id"`
-	ContentURI  string `json:"content_uri"`
+	AccessToken string   `json:"access_token"`
+	UserID      string   `json:"user_id"`
+	Nonce       string   `json:"nonce"`
+	RoomID      string   `json:"room_id"`
+	EventID     string   `json:"event_id"`
+	ContentURI  string   `json:"content_uri"`
+	Joined      []string `json:"joined_rooms"`
 	Chunk       []struct {
 		Type    string `json:"type"`
 		Content struct {
@@ -127,6 +128,12 @@ func (c client) messages(t *testing.T, room string) []string {
 		}
 	}
 	return texts
+}
+
+// rooms are those that the user is in.
+func (c client) rooms(t *testing.T) []string {
+	t.Helper()
+	return c.call(t, "GET", "/_matrix/client/v3/joined_rooms", nil).Joined
 }
 
 // traffic makes something happen in every stream that a small homeserver uses, and returns a room with its messages.

@@ -144,11 +144,11 @@ func (p patient) sound(t *testing.T) {
 			t.Errorf("%s is %s: %s", c.ID, c.Status, c.Reason)
 		}
 		for _, f := range c.Findings {
-			say := t.Logf
 			if f.Severity != "info" || c.ID == "sequence" {
-				say = t.Errorf
+				t.Errorf("%s: %s: %s %v", f.Severity, f.Code, f.Summary, f.Evidence)
+			} else {
+				t.Logf("%s: %s: %s", f.Severity, f.Code, f.Summary)
 			}
-			say("%s: %s: %s %v", f.Severity, f.Code, f.Summary, f.Evidence)
 		}
 	}
 	for _, id := range []string{"connection", "encoding", "sequence", "version"} {

@@ -142,6 +142,7 @@ func isolated(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// enter mounts what programs need, and becomes one of them.
 const enter = `set -e
 root=$1 home=$2
 shift 2

@@ -60,20 +60,25 @@ func fresh(t *testing.T, h *homeserver, p patient) {
 	t.Run("keepalives", func(t *testing.T) { keepalives(t, h, p) })
 }
 
-// ported does the same as far as it goes with a database that Synapse's own script has moved from SQLite.
+// ported does the same with a database that Synapse's own script has moved from SQLite.
 func ported(t *testing.T, h *homeserver, p patient) {
 	t.Run("sound before it starts", p.sound)
 	h.start(t)
-	alice := h.register(t, "somebody-new")
-	room := alice.createRoom(t, "after the port")
-	alice.send(t, room, "hello")
-	alice.reads(t, room, []string{"hello"})
+	alice := h.login(t, "alice") // as she did on SQLite
+	room := alice.rooms(t)[0]
+	texts := alice.messages(t, room)
+	if len(texts) == 0 {
+		t.Fatal("alice reads nothing of what was ported")
+	}
+	texts = append(texts, "sent after the port")
+	alice.send(t, room, texts[len(texts)-1])
+	alice.reads(t, room, texts)
 	t.Run("sound while it works", p.sound)
 	h.stop(t)
 	t.Run("each sequence", func(t *testing.T) { eachSequence(t, p) })
 	t.Run("refused until mended", func(t *testing.T) {
 		refusedUntilMended(t, h, p)
-		h.login(t, "somebody-new").reads(t, room, []string{"hello"})
+		h.login(t, "alice").reads(t, room, texts)
 	})
 }
 

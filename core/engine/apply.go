@@ -52,6 +52,9 @@ func (e *Engine) Fix(ctx context.Context, o FixOptions) (*doctor.FixReport, erro
 	if o.Apply {
 		report.Applied = e.applyAll(ctx, plans, o.Consent)
 	}
+	if cause := context.Cause(ctx); cause != nil && !report.Applied {
+		return nil, cause
+	}
 	if report.Applied {
 		// What was changed is verified even when the administrator has given up waiting, unless told so twice.
 		report.After, err = e.Check(context.WithoutCancel(ctx), o.Selection)
@@ -178,6 +181,7 @@ func (e *Engine) open(ctx context.Context, p doctor.Plan, command string) (_ *ap
 	if err != nil {
 		return nil, err
 	}
+	a.settled = a.lock.killed == "" // else the mark of the killed run stays
 	if a.conn, err = e.openWriter(ctx, p); err != nil {
 		return nil, err
 	}

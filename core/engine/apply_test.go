@@ -285,3 +285,48 @@ func TestAFixThatDoesNotHelpIsAFailure(t *testing.T) {
 		t.Errorf("%s: %s", got.Status, got.Reason)
 	}
 }
+
+func TestWhatRollbackDoesNotPutBackIsPutBack(t *testing.T) {
+	b := newBench(t)
+	b.db.Exec(t, `CREATE SEQUENCE toy_seq; SELECT setval('toy_seq', 5)`)
+	check := toyCheck(b.file)
+	plan := check.Plan
+	check.Plan = func(ctx context.Context, tg *doctor.Target, f []doctor.Finding) ([]doctor.Plan, error) {
+		plans, err := plan(ctx, tg, f)
+		plans[0].Steps = []doctor.Step{
+			{Title: "set it", SQL: &doctor.SQLStep{Database: "main", Mode: doctor.ModeGroup, Group: "g", MaxRows: 1, Lasting: true, Statement: `SELECT setval('toy_seq', 50)`,
+				Undo: []doctor.UndoSQL{{Statement: `SELECT setval('toy_seq', 5)`, Guard: &doctor.Guard{Query: `SELECT last_value = 50 FROM toy_seq`}}}}},
+			{Title: "fail", SQL: &doctor.SQLStep{Database: "main", Mode: doctor.ModeGroup, Group: "g", Statement: `SELECT 1/0`}},
+		}
+		return plans, err
+	}
+	r := b.fix(t, func(o *engine.Options) {
+		o.Sources = []doctor.Source{&doctor.Local{PluginName: "toys", Checks: []doctor.Check{check}}}
+	})
+	if got := r.Plans[0]; got.Status != doctor.PlanFailed || !strings.Contains(got.Reason, "22012") {
+		t.Errorf("%s: %s", got.Status, got.Reason)
+	}
+	var last int64
+	if err := b.db.Conn(t).QueryRow(t.Context(), `SELECT last_value FROM toy_seq`).Scan(&last); err != nil || last != 5 {
+		t.Errorf("the sequence stands at %d, %v", last, err)
+	}
+}
+
+func TestAnInterruptedQuestionChangesNothingAndLeavesNothingToSettle(t *testing.T) {
+	b := newBench(t)
+	before := b.contents(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := b.engine().Fix(ctx, engine.FixOptions{Apply: true, Consent: func(ctx context.Context, _ doctor.PlanResult) error {
+		cancel()
+		return ctx.Err()
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if got := b.contents(t); got != before {
+		t.Errorf("changed: %s", got)
+	}
+	if found := engine.FindInterrupted(b.state); len(found) != 0 {
+		t.Errorf("%+v", found)
+	}
+}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -46,10 +47,13 @@ func (e *Engine) settlePlan(ctx context.Context, p journal.Plan) (outcome string
 	a.settled = false
 	defer a.close(ctx)
 	a.record = p
-	if a.source, err = e.sourceOf(p.Plan.Check()); err != nil {
+	if a.source, err = e.sourceOf(p.Plan); err != nil {
 		return "", err
 	}
 	next, err := a.recognise(ctx)
+	if d, ok := errors.AsType[*doubt](err); ok {
+		return d.reason + "; what is left to do is for the checks to say", a.finish(ctx, journal.PlanFailed, d.reason)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -135,7 +139,7 @@ func (a *application) nothingLeft(i int) bool {
 }
 
 // became finds out what became of a step that was started, or being undone, when the run was killed.
-func (a *application) became(ctx context.Context, i int, s journal.Step) (journal.StepStatus, error) {
+func (a *application) became(ctx context.Context, i int, s journal.Step) (_ journal.StepStatus, err error) {
 	done, not := journal.StepApplied, journal.StepPlanned
 	if s.Status == journal.StepUndoing {
 		done, not = journal.StepUndone, journal.StepApplied
@@ -143,16 +147,15 @@ func (a *application) became(ctx context.Context, i int, s journal.Step) (journa
 	switch step := a.steps[i]; step.Kind() {
 	case doctor.KindSQL:
 		if step.SQL.Mode == doctor.ModeNone {
-			return "", fmt.Errorf("whether %q had its effect can't be told: see whether synapse-doctor check still finds the fault", step.Title)
+			return "", &doubt{fmt.Sprintf("whether %q had its effect can't be told, since it ran outside a transaction", step.Title)}
 		}
-		if s.XID == "" {
-			return not, nil // the number is on disk before COMMIT is sent
+		committed := false
+		if s.XID != "" { // the number is on disk before COMMIT is sent
+			if committed, err = a.committed(ctx, s.XID); err != nil {
+				return "", err
+			}
 		}
-		committed, err := a.committed(ctx, s.XID)
-		if err != nil {
-			return "", err
-		}
-		if committed {
+		if committed || s.Status == journal.StepStarted && a.lasted(ctx, step.SQL) {
 			return done, nil
 		}
 		return not, nil
@@ -160,6 +163,16 @@ func (a *application) became(ctx context.Context, i int, s journal.Step) (journa
 		return a.fileBecame(ctx, i, s, done, not)
 	}
 	return s.Status, nil
+}
+
+// doubt is why it can't be told what became of a step. The plan is given up, not begun again for ever.
+type doubt struct{ reason string }
+
+func (d *doubt) Error() string { return d.reason }
+
+// lasted reports whether a statement that survives ROLLBACK had its effect: whether what would undo it applies.
+func (a *application) lasted(ctx context.Context, q *doctor.SQLStep) bool {
+	return q.Lasting && len(q.Undo) > 0 && holds(ctx, a.conn, q.Undo[0].Guard) == nil
 }
 
 // committed asks the server what became of a transaction.
@@ -175,7 +188,7 @@ func (a *application) committed(ctx context.Context, xid string) (bool, error) {
 		}
 		switch {
 		case status == nil:
-			return false, fmt.Errorf("the server no longer knows what became of transaction %s", xid)
+			return false, &doubt{fmt.Sprintf("the server no longer knows what became of transaction %s", xid)}
 		case *status == "committed":
 			return true, nil
 		case *status == "aborted":
@@ -201,7 +214,7 @@ func (a *application) fileBecame(ctx context.Context, i int, s journal.Step, don
 	case fileTorn:
 		return not, a.engine.restoreFile(f, a.record.Run, func() error { return nil })
 	case fileOther:
-		return "", fmt.Errorf("%s is neither as it was before nor as it was to become; the copy from before is %s", f.Path, f.Backup)
+		return "", &doubt{fmt.Sprintf("%s is neither as it was before nor as it was to become; the copy from before is %s", f.Path, f.Backup)}
 	case fileAfter:
 		if s.Status == journal.StepUndoing {
 			return not, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -50,7 +51,7 @@ func (a *application) runSQL(ctx context.Context, first, end int) error {
 		if err := a.statement(ctx, tx, i); err != nil {
 			a.culprit = i
 			tx.Rollback(context.WithoutCancel(ctx))
-			return a.failed(ctx, indexes, err)
+			return a.failed(ctx, indexes, errors.Join(err, a.undoLasting(ctx, span(first, i))))
 		}
 	}
 	// The transaction's number is on disk before it commits: after a kill the server can be asked what became of it.
@@ -71,9 +72,21 @@ var errUnsettled = errors.New("whether the last transaction was committed is not
 // commitFailed tells a refused COMMIT from a connection lost while it was under way.
 func (a *application) commitFailed(ctx context.Context, indexes []int, xid string, err error) error {
 	if sqlState(err) != "" || errors.Is(err, pgx.ErrTxCommitRollback) {
-		return a.failed(ctx, indexes, fmt.Errorf("commit: %w", err))
+		return a.failed(ctx, indexes, errors.Join(fmt.Errorf("commit: %w", err), a.undoLasting(ctx, indexes)))
 	}
 	return fmt.Errorf("%w (%v)", errUnsettled, err)
+}
+
+// undoLasting puts back what ROLLBACK has not.
+func (a *application) undoLasting(ctx context.Context, indexes []int) error {
+	for _, i := range slices.Backward(indexes) {
+		if a.steps[i].SQL.Lasting {
+			if err := a.undoStatement(context.WithoutCancel(ctx), a.conn, i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // statement runs one step inside its transaction: guard, saved rows, statement, bound.

@@ -130,7 +130,7 @@ func (e *Engine) undoPlan(ctx context.Context, p journal.Plan, result *doctor.Pl
 	}
 	defer a.close(ctx)
 	a.record, a.results = p, result.Steps
-	if a.source, err = e.sourceOf(p.Plan.Check()); err != nil {
+	if a.source, err = e.sourceOf(p.Plan); err != nil {
 		return false, err
 	}
 	if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
@@ -180,7 +180,12 @@ func (a *application) undone() int {
 	return n
 }
 
-func (e *Engine) sourceOf(check string) (doctor.Source, error) {
+// sourceOf finds who carries out the plan's operations; nobody has to when it has none.
+func (e *Engine) sourceOf(p doctor.Plan) (doctor.Source, error) {
+	if !slices.ContainsFunc(p.Steps, func(s doctor.Step) bool { return s.Operation != nil }) {
+		return nil, nil
+	}
+	check := p.Check()
 	for _, d := range e.described {
 		if d.err == nil && slices.ContainsFunc(d.Checks, func(c doctor.CheckInfo) bool { return c.ID == check }) {
 			return d.source, nil
