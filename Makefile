@@ -51,16 +51,18 @@ lint: ## gofmt, go vet, staticcheck, buf lint
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
 	go vet ./...
 	$(STATICCHECK) ./...
-	cd proto && $(BUF) lint
+	$(BUF) lint
 
 .PHONY: generate
-generate: ## make the protobuf code and the golden files anew
-	cd proto && $(BUF) generate
+generate: ## make the protobuf code and the example's go.mod anew
+	$(BUF) generate
+	cd plugins/examples/published-rooms && go mod tidy
 
 .PHONY: verify
 verify: ## fail when generated code is stale
-	@old=$$(mktemp -d) && trap 'rm -rf "$$old"' EXIT && cp -r proto "$$old/" && $(MAKE) -s generate && \
-		diff -r "$$old/proto" proto || { echo "the generated code is stale: run make generate and commit the result"; exit 1; }
+	@old=$$(mktemp -d) && trap 'rm -rf "$$old"' EXIT && cp -r proto plugins/examples "$$old/" && $(MAKE) -s generate && \
+		diff -r "$$old/proto" proto && diff -r "$$old/examples" plugins/examples || \
+		{ echo "generated code was stale; it has been made anew: commit it"; exit 1; }
 
 .PHONY: clean
 clean: ## remove what was built

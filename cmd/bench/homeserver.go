@@ -15,6 +15,7 @@ import (
 // homeserver is a sound one, whose check exits 0.
 type homeserver struct {
 	name   string
+	server string // PostgreSQL's version
 	db     *pgtest.DB
 	dir    string
 	config string
@@ -49,9 +50,11 @@ func newHomeserver(ctx context.Context, server *pgtest.Server, name string, cont
 	}
 	defer conn.Close(ctx)
 	var serverName string
-	if err := conn.QueryRow(ctx, `SELECT substr(name, strpos(name, ':') + 1) FROM users LIMIT 1`).Scan(&serverName); err != nil {
+	const question = `SELECT current_setting('server_version'), substr(name, strpos(name, ':') + 1) FROM users LIMIT 1`
+	if err := conn.QueryRow(ctx, question).Scan(&h.server, &serverName); err != nil {
 		return h, fmt.Errorf("find the server_name of %s: %w", name, err)
 	}
+	h.server, _, _ = strings.Cut(h.server, " ")
 	// The usual maintenance has been done: statistics, and no hint bits left for the first reader to write.
 	if _, err := conn.Exec(ctx, `VACUUM ANALYZE`); err != nil {
 		return h, fmt.Errorf("vacuum %s: %w", name, err)

@@ -18,8 +18,11 @@ import (
 // command is a program with its arguments and environment.
 type command struct{ args, env []string }
 
+// spent is what one run took: by the clock, and of the processors, its plugin included but not the server.
+type spent struct{ wall, cpu time.Duration }
+
 // run runs it to its end. What it prints goes nowhere, unless it fails.
-func (c command) run(ctx context.Context) (time.Duration, error) {
+func (c command) run(ctx context.Context) (spent, error) {
 	cmd := c.prepare(ctx)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -28,11 +31,11 @@ func (c command) run(ctx context.Context) (time.Duration, error) {
 	took := time.Since(start)
 	if err != nil {
 		if ctx.Err() != nil {
-			return 0, ctx.Err()
+			return spent{}, ctx.Err()
 		}
-		return 0, fmt.Errorf("%s: %w\n%s", strings.Join(c.args, " "), err, stderr.String())
+		return spent{}, fmt.Errorf("%s: %w\n%s", strings.Join(c.args, " "), err, stderr.String())
 	}
-	return took, nil
+	return spent{took, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
 }
 
 func (c command) prepare(ctx context.Context) *exec.Cmd {
@@ -72,10 +75,18 @@ func (s script) psql(program string, h homeserver) (command, error) {
 	}, nil
 }
 
-// times are those of one way to check, sorted.
-type times []time.Duration
+// times are those of one way to check.
+type times struct{ wall, cpu []time.Duration } // sorted
 
-func (t times) median() time.Duration { return (t[(len(t)-1)/2] + t[len(t)/2]) / 2 }
+func (t *times) add(s spent) {
+	t.wall, t.cpu = append(t.wall, s.wall), append(t.cpu, s.cpu)
+	slices.Sort(t.wall)
+	slices.Sort(t.cpu)
+}
+
+func median(sorted []time.Duration) time.Duration {
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
+}
 
 // timings are what was measured.
 type timings struct{ plugins, inProcess, psql times }
@@ -104,12 +115,9 @@ func measure(ctx context.Context, program, psql string, h homeserver, s script, 
 				return t, err
 			}
 			if round > 0 {
-				*way.times = append(*way.times, took)
+				way.times.add(took)
 			}
 		}
-	}
-	for _, way := range ways {
-		slices.Sort(*way.times)
 	}
 	return t, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,27 +50,31 @@ func sample(ctx context.Context, c command) (memory, error) {
 	if err := cmd.Start(); err != nil {
 		return memory{}, err
 	}
+	host := cmd.Process.Pid
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	// Until it has executed its program, a new process still has the mark of the one that made it: the last word counts.
-	marks := map[int]int64{}
+	var m memory
 	for {
 		select {
 		case err := <-ended:
-			m := memory{host: marks[cmd.Process.Pid]}
-			delete(marks, cmd.Process.Pid)
-			for _, mark := range marks {
-				m.plugin += mark
-			}
 			return m, err
 		case <-time.After(500 * time.Microsecond):
-			for _, pid := range append(children(cmd.Process.Pid), cmd.Process.Pid) {
-				if mark, ok := highWater(pid); ok {
-					marks[pid] = mark
-				}
+		}
+		m.host = max(m.host, highWater(host))
+		for _, pid := range children(host) {
+			if !sameProgram(pid, host) {
+				m.plugin = max(m.plugin, highWater(pid))
 			}
 		}
 	}
+}
+
+// sameProgram reports whether both have the same arguments. A child that has not executed its program yet still has its
+// parent's, and its parent's memory with it.
+func sameProgram(a, b int) bool {
+	x, errX := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", a))
+	y, errY := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", b))
+	return errX != nil || errY != nil || bytes.Equal(x, y)
 }
 
 // children are the processes that any thread of the process has started.
@@ -90,17 +95,17 @@ func children(pid int) []int {
 	return pids
 }
 
-// highWater is VmHWM, in bytes; false when the process has ended.
-func highWater(pid int) (int64, bool) {
+// highWater is VmHWM, in bytes; 0 when the process has ended.
+func highWater(pid int) int64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, false
+		return 0
 	}
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
-			return kib << 10, err == nil
+			kib, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64) // written by the kernel
+			return kib << 10
 		}
 	}
-	return 0, false
+	return 0
 }

@@ -43,6 +43,7 @@ func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 		return exitFailed, err
 	}
 	r, err := e.Check(ctx, engine.Selection{Wanted: f.Args(), Skip: t.skip})
+	go e.close() // the plugins end while the report is printed
 	if err != nil {
 		return exitFailed, err
 	}

@@ -173,10 +173,24 @@ func sessionCommand(_ *testscript.TestScript, s *scene, args []string) error {
 		return err
 	}
 	delete(s.sessions, args[0])
-	// The server notices a moment later.
-	return s.admin(db, `DO $$ BEGIN
-		WHILE EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()) LOOP
-			PERFORM pg_sleep(0.01), pg_stat_clear_snapshot()`+"\n"+`; END LOOP; END $$`)
+	return s.alone(db)
+}
+
+// alone waits until the server has noticed that everybody has left the database.
+func (s *scene) alone(db *pgtest.DB) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c, err := pgx.Connect(ctx, db.Server.Admin())
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	for {
+		var busy bool
+		if err := c.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = $1)`, db.Name).Scan(&busy); err != nil || !busy {
+			return err
+		}
+	}
 }
 
 // silence is a port that takes connections and never answers.
@@ -279,7 +293,15 @@ func fillCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	if err != nil {
 		return err
 	}
-	text := strings.NewReplacer("{{user}}", db.User, "{{password}}", strconv.Quote(db.Password), "{{dbname}}", db.Name,
+	other := ""
+	if len(args) > 2 {
+		second, err := s.db(args[2])
+		if err != nil {
+			return err
+		}
+		other = second.Name
+	}
+	text := strings.NewReplacer("{{other}}", other, "{{user}}", db.User, "{{password}}", strconv.Quote(db.Password), "{{dbname}}", db.Name,
 		"{{host}}", db.Host, "{{port}}", strconv.Itoa(db.Port), "{{key}}", plantedKey).Replace(ts.ReadFile(args[0]))
 	return os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600)
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -22,6 +23,9 @@ import (
 )
 
 func main() {
+	// Host and plugin live for a tenth of a second. The garbage collector's usual pace, every 4 MiB at first, takes a sixth
+	// of a check's processor time and lowers its peak memory by nothing.
+	debug.SetGCPercent(400)
 	if sdk.Launched() {
 		sdk.Serve(sdk.Plugin{Name: builtin.Name, Version: version(), Checks: builtin.Checks()})
 	}

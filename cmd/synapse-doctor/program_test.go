@@ -299,7 +299,8 @@ func endedCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	return nil
 }
 
-// pluginsCommand remembers the children of a running program, of which there must be as many as said.
+// pluginsCommand waits until a running program has this many plugins, and remembers their processes. With "connected" it
+// also waits until the program has connected to them, which it shows by removing the directory of their socket.
 func pluginsCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	if err := need(args, "NAME NUMBER"); err != nil {
 		return err
@@ -308,11 +309,19 @@ func pluginsCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	if err != nil {
 		return err
 	}
-	p.plugins = children(p.cmd.Process.Pid)
-	if strconv.Itoa(len(p.plugins)) != args[1] {
-		return fmt.Errorf("it has the plugin processes %v", p.plugins)
+	for until := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		p.plugins = children(p.cmd.Process.Pid)
+		sockets, err := os.ReadDir(ts.Getenv("XDG_RUNTIME_DIR"))
+		if err != nil {
+			return err
+		}
+		if strconv.Itoa(len(p.plugins)) == args[1] && (len(args) < 3 || len(sockets) == 0) {
+			return nil
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("it has the plugin processes %v and %d sockets", p.plugins, len(sockets))
+		}
 	}
-	return nil
 }
 
 // children are the living children of a process.

@@ -26,7 +26,7 @@ import (
 //	session DB open|close       a session of Synapse's role
 //	silence NAME                a port ($NAME_port) that takes connections and never answers; await NAME: one came
 //	homeserver FILE DB [K=V…]   write a sound homeserver.yaml, with arguments of the database set or (K=) left out
-//	fill FILE DB                put the login of DB into the {{places}} of a file
+//	fill FILE DB [OTHER]        put the login of DB into the {{places}} of a file
 //	snapshot, unchanged         keep, and compare, every file of the script and everything in its databases
 //	width N                     no line of stdout is wider
 //	report | plans              stdout is exactly the JSON of a check, of a fix
@@ -116,6 +116,7 @@ func setup(env *testscript.Env) error {
 		t: t, dir: env.WorkDir, server: pgtest.Start(t), dbs: map[string]*pgtest.DB{}, sessions: map[string]*pgx.Conn{},
 		silences: map[string]*silence{}, running: map[string]*program{}, secrets: plantedSecrets(),
 	}
+	s.secrets = append(s.secrets, s.server.Password)
 	env.Values[sceneKey{}] = s
 	run, err := os.MkdirTemp("", "sd") // short, because a socket's path is
 	if err != nil {
@@ -132,6 +133,7 @@ func setup(env *testscript.Env) error {
 	}
 	env.Setenv("XDG_RUNTIME_DIR", run)
 	env.Setenv("COLUMNS", "")
+	env.Setenv("password", plantedPassword)
 	env.Defer(func() {
 		s.endPrograms()
 		s.searchSecrets()

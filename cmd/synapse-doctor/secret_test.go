@@ -91,7 +91,8 @@ func (s *scene) searchSecrets() {
 	}
 }
 
-// noSecretCommand looks at a running program and its plugins as any user of the machine can, and at their environment.
+// noSecretCommand looks at a running program and its plugins, or with "plugins" at these alone, as any user of the machine
+// can, and at their environment.
 func noSecretCommand(_ *testscript.TestScript, s *scene, args []string) error {
 	p, err := s.program(args)
 	if err != nil {
@@ -100,7 +101,11 @@ func noSecretCommand(_ *testscript.TestScript, s *scene, args []string) error {
 	if len(p.plugins) == 0 {
 		return fmt.Errorf("plugins %s first", args[0])
 	}
-	for _, pid := range append([]int{p.cmd.Process.Pid}, p.plugins...) {
+	pids := p.plugins
+	if len(args) < 2 || args[1] != "plugins" {
+		pids = append([]int{p.cmd.Process.Pid}, pids...)
+	}
+	for _, pid := range pids {
 		for _, what := range []string{"cmdline", "environ", "comm"} {
 			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, what))
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 
 	"github.com/spf13/pflag"
 
@@ -44,10 +45,13 @@ func (p *pluginFlags) start(ctx context.Context, log *slog.Logger, notice io.Wri
 	return sources
 }
 
+// closeAll ends the plugins at the same time: one that is stuck takes seconds to end.
 func closeAll(sources []doctor.Source) {
+	var wg sync.WaitGroup
 	for _, s := range sources {
-		s.Close()
+		wg.Go(func() { s.Close() })
 	}
+	wg.Wait()
 }
 
 // session is an engine with its plugins and its progress line.
@@ -56,6 +60,7 @@ type session struct {
 	assembled *assembled
 	progress  *progress
 	sources   []doctor.Source
+	closing   sync.Once
 }
 
 // open starts the plugins, reads the configuration meanwhile, and makes the engine.
@@ -87,11 +92,13 @@ func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams) (*s
 	}, nil
 }
 
-// close ends the plugins. Their processes are gone when it returns.
+// close ends the plugins. Their processes are gone when it returns, however often it is called.
 func (s *session) close() {
-	s.progress.end()
-	closeAll(s.sources)
-	s.assembled.target.Close()
+	s.closing.Do(func() {
+		s.progress.end()
+		closeAll(s.sources)
+		s.assembled.target.Close()
+	})
 }
 
 // tellInterrupted says on standard error which runs were killed and are not settled yet.

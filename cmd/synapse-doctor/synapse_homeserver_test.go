@@ -150,6 +150,10 @@ func (h *homeserver) launch(t *testing.T) (answers bool) {
 		h.exited = nil
 		t.Fatal(err)
 	}
+	health, err := http.NewRequestWithContext(ctx, "GET", h.url+"/health", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for {
 		select {
 		case <-h.exited:
@@ -159,7 +163,7 @@ func (h *homeserver) launch(t *testing.T) (answers bool) {
 			t.Fatalf("Synapse does not answer: %v\n%s", ctx.Err(), h.said(t))
 		case <-time.After(50 * time.Millisecond):
 		}
-		if response, err := http.Get(h.url + "/health"); err == nil {
+		if response, err := http.DefaultClient.Do(health); err == nil {
 			response.Body.Close()
 			if response.StatusCode == http.StatusOK {
 				return true

@@ -73,7 +73,7 @@ func findOrInstall(t *testing.T) (installation, error) {
 	if err != nil {
 		return installation{}, err
 	}
-	t.Logf("installing Synapse from %s into %s, once: it takes some minutes", mirror, i.root)
+	t.Logf("installing Synapse from this machine's Debian archive into %s, once: it takes some minutes", i.root)
 	// Renamed when it is whole. What a killed run has left can be removed: nothing of this machine is mounted in it.
 	unfinished := installation{i.root + ".unfinished"}
 	if err := os.RemoveAll(unfinished.root); err != nil {

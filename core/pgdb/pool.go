@@ -114,7 +114,9 @@ func (p *Pool) Close() {
 	idle := p.idle
 	p.idle, p.closed = nil, true
 	p.mu.Unlock()
+	var wg sync.WaitGroup // each waits for the server's goodbye
 	for _, conn := range idle {
-		Close(conn)
+		wg.Go(func() { Close(conn) })
 	}
+	wg.Wait()
 }

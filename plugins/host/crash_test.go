@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -83,13 +84,26 @@ func TestPluginThatKeepsCrashingIsNotStartedForEver(t *testing.T) {
 	}
 }
 
+// awaitStopped returns when a process of the group is stopped.
+func awaitStopped(t *testing.T, pgid int) {
+	stopped := func(_ int, state, group string) bool { return state == "T" && group == fmt.Sprint(pgid) }
+	for ctx := within(t); len(processes(stopped)) == 0 && ctx.Err() == nil; {
+		runtime.Gosched()
+	}
+}
+
 // hung runs a check that never ends, and gives up once it is at work.
 func hung(t *testing.T, mode, check string) *plugin {
 	t.Helper()
 	p := start(t, mode)
 	ctx, cancel := context.WithCancelCause(within(t))
 	cause := errors.New("time is up")
-	h := &heard{progress: func(string) { cancel(cause) }}
+	h := &heard{progress: func(string) {
+		if check == "stops" {
+			awaitStopped(t, p.log.pids()[0])
+		}
+		cancel(cause)
+	}}
 	if err := p.Check(ctx, request(check), h); !errors.Is(err, cause) {
 		t.Errorf("got %v, want the context's cause", err)
 	}
@@ -145,7 +159,10 @@ func TestShellWrapperWithoutExec(t *testing.T) {
 			}
 			p := startFile(t, wrapper, host.Options{})
 			ctx, cancel := context.WithCancel(within(t))
-			h := &heard{progress: func(string) { cancel() }}
+			h := &heard{progress: func(string) {
+				awaitStopped(t, p.log.pids()[0])
+				cancel()
+			}}
 			err := p.Check(ctx, request(check), h)
 			switch check {
 			case "fine":

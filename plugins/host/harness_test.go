@@ -161,10 +161,6 @@ func processes(match func(pid int, state, group string) bool) []string {
 	return found
 }
 
-func alive(pid int) bool {
-	return len(processes(func(p int, _, _ string) bool { return p == pid })) > 0
-}
-
 // within is a context that a test that does not fail never sees end.
 func within(t *testing.T) context.Context {
 	t.Helper()

@@ -59,6 +59,7 @@ func Serve(p Plugin) {
 	if !line.announced() {
 		fail("plugin %s could not start: it was not able to listen in %q", p.Name, os.Getenv(plugin.EnvUnixSocketDir))
 	}
+	server.relax()
 	os.Exit(0)
 }
 
@@ -80,7 +81,7 @@ type server struct {
 	once           sync.Once
 	mu             sync.Mutex
 	grpc           *grpc.Server
-	ended          bool
+	overdue        *time.Timer // exits a process that was told to end and does not; nil until then
 }
 
 func (s *server) create(opts []grpc.ServerOption) *grpc.Server {
@@ -159,14 +160,22 @@ func (s *server) untilTerminated() {
 
 // end stops serving, which removes the socket and lets Serve exit the process; and exits if it does not.
 func (s *server) end() {
-	time.AfterFunc(time.Second, func() { os.Exit(1) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.grpc == nil {
 		os.Exit(0)
 	}
-	if !s.ended {
-		s.ended = true
+	if s.overdue == nil {
+		s.overdue = time.AfterFunc(time.Second, func() { os.Exit(1) })
 		s.grpc.Stop()
+	}
+}
+
+// relax is called when serving has ended.
+func (s *server) relax() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.overdue != nil {
+		s.overdue.Stop()
 	}
 }

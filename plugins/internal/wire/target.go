@@ -6,7 +6,6 @@ import (
 	"maps"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
-	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 	doctorv1 "github.com/synapse-doctor/synapse-doctor/proto/doctor/v1"
 )
 
@@ -129,7 +128,7 @@ func databaseFrom(d *doctorv1.Database) (*doctor.Database, error) {
 	}
 	out := &doctor.Database{Label: d.Label, Engine: engine, DataStores: d.DataStores, Meets: meets, Path: d.Path}
 	if d.Settings != nil {
-		out.Settings = pgdb.Settings{} // not nil: a login was handed over, though it may have no settings
+		out.Settings = map[string]string{} // not nil: a login was handed over, though it may have no settings
 		maps.Copy(out.Settings, d.Settings.Values)
 	}
 	return out, nil
