@@ -345,7 +345,7 @@ func unchangedCommand(_ *testscript.TestScript, s *scene, args []string) error {
 	var changed []string
 	for name := range now {
 		if was, ok := s.snapshot[name]; !ok || was != now[name] {
-			changed = append(changed, fmt.Sprintf("%s\n  was %.300s\n  is  %.300s", name, was, now[name]))
+			changed = append(changed, fmt.Sprintf("%s\n  was %.300q\n  is  %.300q", name, was, now[name]))
 		}
 	}
 	for name := range s.snapshot {

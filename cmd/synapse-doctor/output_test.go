@@ -360,6 +360,17 @@ func onelineCommand(ts *testscript.TestScript, _ *scene, args []string) error {
 	return nil
 }
 
+// runCommand puts the newest run that history lists on stdout into $run.
+func runCommand(ts *testscript.TestScript, _ *scene, _ []string) error {
+	lines := strings.Split(ts.ReadFile("stdout"), "\n")
+	if len(lines) < 2 || !strings.HasPrefix(lines[0], "RUN ") {
+		return fmt.Errorf("stdout is no history: %q", lines)
+	}
+	id, _, _ := strings.Cut(lines[1], " ")
+	ts.Setenv("run", id)
+	return nil
+}
+
 // modeCommand wants a file to have this mode, and this owner where one is given.
 func modeCommand(ts *testscript.TestScript, _ *scene, args []string) error {
 	if err := need(args, "FILE MODE"); err != nil {

@@ -190,17 +190,17 @@ func askCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	if err != nil {
 		return err
 	}
-	asked := make(chan bool, 1)
+	asked := make(chan struct{})
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
 		b := make([]byte, 4096)
-		for {
+		for once := false; ; {
 			n, err := ours.Read(b)
 			p.out.Write(b[:n])
-			if strings.HasSuffix(p.out.String(), question) {
-				asked <- true
-				asked = nil // once
+			if !once && strings.HasSuffix(p.out.String(), question) {
+				once = true
+				close(asked)
 			}
 			if err != nil { // EIO: nobody has the other end any more
 				return
@@ -245,8 +245,11 @@ func startCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := p.start(); err != nil {
+		return err
+	}
 	s.running[args[0]] = p
-	return p.start()
+	return nil
 }
 
 func (s *scene) program(args []string) (*program, error) {

@@ -32,6 +32,9 @@ import (
 //	report | plans              stdout is exactly the JSON of a check, of a fix
 //	statuses CHECK=STATUS…      of the report on stdout; statuses all=ok for every check
 //	findings CODE:NAME…         all that the report on stdout has found, info left out
+//	oneline STREAM PATTERN      a single line, which matches
+//	mode FILE MODE [UID:GID]    of a file; onlyadded BEFORE AFTER: nothing else was changed in it
+//	newestrun                   of the history on stdout, into $run
 //
 // After each script nothing but the files of the administrator may hold a secret: see secret_test.go.
 
@@ -70,7 +73,7 @@ func TestScripts(t *testing.T) {
 			"width": scripted(widthCommand), "report": scripted(reportCommand), "plans": scripted(plansCommand),
 			"statuses": scripted(statusesCommand), "findings": scripted(findingsCommand),
 			"explained": scripted(explainedCommand), "goexample": scripted(exampleCommand), "sqlite": scripted(sqliteCommand),
-			"mode": scripted(modeCommand), "onlyadded": scripted(onlyAddedCommand), "oneline": scripted(onelineCommand),
+			"mode": scripted(modeCommand), "newestrun": scripted(runCommand), "onlyadded": scripted(onlyAddedCommand), "oneline": scripted(onelineCommand),
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {

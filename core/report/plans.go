@@ -91,6 +91,13 @@ func (p *paper) plan(r doctor.PlanResult) {
 			field("takes", plain, "about "+durationWords(plan.Duration))
 		}
 	}
+	if r.Status == doctor.PlanRefused && !p.Verbose { // the reason matters now; synapse-doctor fix shows the rest
+		p.gap()
+		for i, s := range plan.Steps {
+			p.field(0, len(fmt.Sprint(len(plan.Steps))), fmt.Sprintf("%d.", i+1), plain, heading(s))
+		}
+		return
+	}
 	terse := false
 	for i, s := range plan.Steps {
 		result := stepResult(r, i)
