@@ -172,6 +172,27 @@ func TestEachFailureIsNamed(t *testing.T) {
 	}
 }
 
+// On a server that was made with ICU's locales, a database has those unless it is told otherwise.
+func TestTheDatabaseToCreateIsInTheLocaleCOfTheCLibrary(t *testing.T) {
+	if pgtest.Start(t).Major(t) < 15 {
+		t.Skip("before PostgreSQL 15 no database is in a locale of ICU's")
+	}
+	s := pgtest.StartWith(t, pgtest.Config{InitdbArgs: []string{"--locale-provider=icu", "--icu-locale=en-US"}})
+	db := s.Database(t)
+	f := check(t, login(db, pgdb.Settings{"dbname": "nothing"}), nil)
+	want(t, f, "connection/no-database", doctor.Error, database("nothing"))
+	_, command, _ := strings.Cut(f[0].Remedy, "    CREATE ")
+	db.AdminExec(t, "CREATE "+command)
+	var got string
+	if err := db.AdminConn(t).QueryRow(t.Context(), `SELECT concat_ws(' ', datlocprovider, datcollate, datctype, pg_encoding_to_char(encoding))
+		FROM pg_database WHERE datname = 'nothing'`).Scan(&got); err != nil {
+		t.Fatal(err)
+	}
+	if got != "c C C UTF8" {
+		t.Errorf("provider, collation, character type and encoding are %s", got)
+	}
+}
+
 func TestAnAdministratorsConnectionTellsAMissingRole(t *testing.T) {
 	db := pgtest.Start(t).Database(t, pgtest.WithSetup(small))
 	want(t, check(t, login(db, pgdb.Settings{"user": "nobody"}), db), "connection/no-role", doctor.Error, role("nobody"))

@@ -127,8 +127,8 @@ func (e *examination) serverFault(ctx context.Context, f *doctor.Finding, c *pgd
 		f.Code, f.Object = "connection/no-database", database
 		f.Summary = fmt.Sprintf("The database %s does not exist.", c.Database)
 		f.Expected = "the database that Synapse's data is in"
-		f.Remedy = "See which databases there are, and correct dbname under database: args: in homeserver.yaml:\n\n    sudo -u postgres psql -l\n\nOnly for a new homeserver, create it:\n\n    " +
-			fmt.Sprintf("CREATE DATABASE %s OWNER %s ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0;", identifier(c.Database), identifier(c.User))
+		f.Remedy = "See which databases there are, and correct dbname under database: args: in homeserver.yaml:\n\n    sudo -u postgres psql -l\n\nOnly for a new homeserver, create it (before PostgreSQL 15 without LOCALE_PROVIDER libc):\n\n    " +
+			fmt.Sprintf("CREATE DATABASE %s OWNER %s ENCODING 'UTF8' LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0;", identifier(c.Database), identifier(c.User))
 	case c.SQLSTATE == "42501":
 		f.Code, f.Object = "connection/no-connect-privilege", database
 		f.Summary = fmt.Sprintf("%s may not connect to the database %s.", c.User, c.Database)

@@ -177,8 +177,8 @@ func upgradeRemedy(num int) string {
 		"installed and its own empty cluster dropped:\n"+
 		"    pg_upgradecluster VERSION main\n"+
 		"Elsewhere use pg_upgrade, or pg_dump and pg_restore. In Docker a newer image alone does not start on the old data: dump with the old "+
-		"image first. A database that is created anew needs UTF8 and the locale C:\n"+
-		"    createdb --encoding=UTF8 --locale=C --template=template0 --owner=synapse_user synapse\n"+
+		"image first. A database that is created anew needs UTF8 and the locale C (before PostgreSQL 15 without --locale-provider=libc):\n"+
+		"    createdb --encoding=UTF8 --locale-provider=libc --locale=C --template=template0 --owner=synapse_user synapse\n"+
 		"Afterwards give the planner its statistics back:\n"+
 		"    vacuumdb --all --analyze-in-stages", "VERSION", majorName(num))
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -315,6 +317,30 @@ func TestARoleThatMayNotLookIsNoHealth(t *testing.T) {
 	var c collector
 	if err := Check.Run(t.Context(), target(t, db.DSN()), &c); err == nil || !strings.Contains(err.Error(), "read background_updates") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// On a server that was made with ICU's locales, a database has those unless it is told otherwise.
+func TestTheDatabaseToCreateIsInTheLocaleCOfTheCLibrary(t *testing.T) {
+	if pgtest.Start(t).Major(t) < 15 {
+		t.Skip("before PostgreSQL 15 no database is in a locale of ICU's")
+	}
+	s := pgtest.StartWith(t, pgtest.Config{InitdbArgs: []string{"--locale-provider=icu", "--icu-locale=en-US"}})
+	db := s.Database(t, pgtest.WithOwner("synapse_user"))
+	_, command, _ := strings.Cut(upgradeRemedy(130000), "    createdb ")
+	command, _, _ = strings.Cut(command, "\n")
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "createdb "+command)
+	cmd.Env = []string{"PATH=" + s.BinDir + ":" + os.Getenv("PATH"), "PGHOST=" + s.SocketDir, fmt.Sprintf("PGPORT=%d", s.Port), "PGUSER=postgres"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var got string
+	if err := db.AdminConn(t).QueryRow(t.Context(), `SELECT concat_ws(' ', datlocprovider, datcollate, datctype, pg_encoding_to_char(encoding))
+		FROM pg_database WHERE datname = 'synapse'`).Scan(&got); err != nil {
+		t.Fatal(err)
+	}
+	if got != "c C C UTF8" {
+		t.Errorf("provider, collation, character type and encoding are %s", got)
 	}
 }
 

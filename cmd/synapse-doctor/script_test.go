@@ -36,7 +36,8 @@ import (
 //	mode FILE MODE [UID:GID]    of a file; onlyadded BEFORE AFTER: nothing else was changed in it
 //	newestrun                   of the history on stdout, into $run
 //
-// After each script nothing but the files of the administrator may hold a secret: see secret_test.go.
+// After each script nothing but the files of the administrator may hold a secret (see secret_test.go), and no socket or
+// temporary file may be left.
 
 func TestMain(m *testing.M) {
 	if sdk.Launched() {
@@ -140,9 +141,20 @@ func setup(env *testscript.Env) error {
 	env.Defer(func() {
 		s.endPrograms()
 		s.searchSecrets()
+		s.mustBeEmpty(run, filepath.Join(env.WorkDir, "tmp"))
 		os.RemoveAll(run)
 	})
 	return nil
+}
+
+// mustBeEmpty looks for sockets and temporary files that outlived the program.
+func (s *scene) mustBeEmpty(dirs ...string) {
+	for _, dir := range dirs {
+		left, err := os.ReadDir(dir)
+		if err != nil || len(left) > 0 {
+			s.t.Errorf("left in %s: %v (%v)", dir, left, err)
+		}
+	}
 }
 
 // scripted makes a command of a script that can't be negated, and whose error ends the script.

@@ -50,7 +50,7 @@ func (e *Engine) Fix(ctx context.Context, o FixOptions) (*doctor.FixReport, erro
 	}
 	report := &doctor.FixReport{Before: before}
 	if o.Apply {
-		report.Applied = e.applyAll(ctx, plans, o.Consent)
+		report.Applied = e.applyAll(ctx, plans, before, o.Consent)
 	}
 	if cause := context.Cause(ctx); cause != nil && !report.Applied {
 		return nil, cause
@@ -69,7 +69,7 @@ func (e *Engine) Fix(ctx context.Context, o FixOptions) (*doctor.FixReport, erro
 }
 
 // applyAll applies the chosen plans in order, and reports whether any was begun. After a failure no other is begun.
-func (e *Engine) applyAll(ctx context.Context, plans []planned, consent func(context.Context, doctor.PlanResult) error) bool {
+func (e *Engine) applyAll(ctx context.Context, plans []planned, before *doctor.Report, consent func(context.Context, doctor.PlanResult) error) bool {
 	begun := false
 	failed := ""
 	for i := range plans {
@@ -81,7 +81,7 @@ func (e *Engine) applyAll(ctx context.Context, plans []planned, consent func(con
 			p.Status, p.Reason = doctor.PlanRefused, fmt.Sprintf("not begun, since %s failed", failed)
 			continue
 		}
-		started, err := e.apply(ctx, p, consent)
+		started, err := e.apply(ctx, p, before, consent)
 		begun = begun || started
 		var refusal *Refusal
 		switch {
@@ -134,7 +134,7 @@ type application struct {
 }
 
 // apply takes one plan through the gates and carries out its steps. started tells whether anything may have changed.
-func (e *Engine) apply(ctx context.Context, p *planned, consent func(context.Context, doctor.PlanResult) error) (started bool, err error) {
+func (e *Engine) apply(ctx context.Context, p *planned, before *doctor.Report, consent func(context.Context, doctor.PlanResult) error) (started bool, err error) {
 	if err := e.unsettled[e.lockKey(p.Plan.Database)]; err != nil {
 		return false, refuse("%v", err)
 	}
@@ -154,7 +154,7 @@ func (e *Engine) apply(ctx context.Context, p *planned, consent func(context.Con
 	if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
 		return false, err
 	}
-	if err := e.beginRun(ctx, "fix"); err != nil {
+	if err := e.beginRun(ctx, "fix", before.Checks); err != nil {
 		return false, err
 	}
 	a.record, err = e.record(ctx, p.Plan)

@@ -29,7 +29,11 @@ const serverQuery = `SELECT current_setting('server_version'),
 
 // examine finds out which needs each database meets. The connection check explains what failed; the engine only decides.
 func (e *Engine) examine(ctx context.Context) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectLimit, fmt.Errorf("no connection within %s", connectLimit))
+	limit := connectLimit
+	if e.Timeout > 0 {
+		limit = min(limit, e.Timeout)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no connection within %s", limit))
 	defer cancel()
 	e.examined = make([]*examined, len(e.Target.Databases))
 	var wg sync.WaitGroup
@@ -50,8 +54,8 @@ func (e *Engine) examine(ctx context.Context) {
 				x.identity, err = synapse.Identify(ctx, tx, e.Target.ServerName)
 				return err
 			})
-			if x.err != nil && errors.Is(x.err, context.DeadlineExceeded) {
-				x.err = context.Cause(ctx)
+			if cause := context.Cause(ctx); cause != nil && errors.Is(x.err, context.DeadlineExceeded) {
+				x.err = cause // the engine's patience ended, not the setting's
 			}
 		})
 	}

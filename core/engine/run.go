@@ -129,7 +129,7 @@ func (e *Engine) explainSkips(checks []selected, results []doctor.CheckResult) {
 	if i < 0 {
 		return
 	}
-	explained := results[i].Status == doctor.StatusUnknown || doctor.Worst(results[i].Findings) == doctor.StatusError
+	explained := results[i].Status == doctor.StatusUnknown || doctor.Worst(results[i].Findings) >= doctor.StatusWarning
 	for j := range results {
 		r := &results[j]
 		if !r.NeedFailed || r.Status != doctor.StatusSkipped {

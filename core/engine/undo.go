@@ -142,7 +142,7 @@ func (e *Engine) undoPlan(ctx context.Context, p journal.Plan, result *doctor.Pl
 	if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
 		return false, err
 	}
-	if err := e.beginRun(ctx, "undo"); err != nil {
+	if err := e.beginRun(ctx, "undo", nil); err != nil {
 		return false, err
 	}
 	if err := e.journal.SetPlan(ctx, p.ID, journal.PlanUndoing, ""); err != nil {
@@ -370,11 +370,14 @@ func (e *Engine) closeJournal() {
 }
 
 // beginRun records the run when the first plan is begun: a run that applied nothing is not worth remembering.
-func (e *Engine) beginRun(ctx context.Context, command string) error {
+func (e *Engine) beginRun(ctx context.Context, command string, found []doctor.CheckResult) error {
 	if e.begun {
 		return nil
 	}
 	err := e.journal.Begin(ctx, journal.Run{ID: e.Target.RunID, Command: command, Version: e.Version, Server: e.Target.ServerName, Started: time.Now()})
+	if err == nil {
+		err = e.journal.RecordFindings(ctx, e.Target.RunID, found)
+	}
 	e.begun = err == nil
 	return err
 }

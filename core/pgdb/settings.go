@@ -73,7 +73,14 @@ func pythonString(v any) (string, error) {
 		}
 		return text, nil
 	}
-	return "", fmt.Errorf("a %T cannot be a connection setting", v)
+	kind := "this"
+	switch v.(type) {
+	case []any:
+		kind = "a list"
+	case map[string]any, map[any]any:
+		kind = "a mapping"
+	}
+	return "", fmt.Errorf("%s cannot be a connection setting", kind)
 }
 
 // Ignored are the settings that the doctor does not act on, each with the reason.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -66,6 +68,20 @@ func need(tb testing.TB, err error) {
 	default:
 		tb.Fatal(err)
 	}
+}
+
+// Major is the server's major version: 15.
+func (s *Server) Major(tb testing.TB) int {
+	tb.Helper()
+	text, err := os.ReadFile(filepath.Join(s.DataDir, "PG_VERSION"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
 }
 
 // SetHBA replaces the lines of pg_hba.conf and makes the server read them.
