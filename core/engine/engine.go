@@ -40,6 +40,7 @@ type Engine struct {
 	journal   *journal.Journal // open while something is applied
 	begun     bool             // the run is in the journal
 	unsettled map[string]error // by lock key: what a killed run left and could not be settled
+	noted     string           // the other roles that the administrator has been told of
 }
 
 // New returns an engine. It starts nothing.

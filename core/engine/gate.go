@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -111,10 +112,9 @@ func (e *Engine) preconditions(ctx context.Context, p doctor.Plan, c *pgx.Conn) 
 	return nil
 }
 
-// Of other roles' sessions a plain role sees only the database and the name of the role; backend_type is NULL for those.
-const sessionsQuery = `SELECT pid, usename = current_user, coalesce(application_name, ''), coalesce(host(client_addr), ''), coalesce(state, ''), coalesce(usename, '')
+const sessionsQuery = `SELECT pid, coalesce(application_name, ''), coalesce(host(client_addr), ''), coalesce(state, '')
 FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid() AND coalesce(backend_type, 'client backend') = 'client backend'
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() AND backend_type = 'client backend'
   AND coalesce(application_name, '') NOT LIKE 'synapse-doctor/%'
 ORDER BY backend_start, pid`
 
@@ -128,27 +128,63 @@ func (e *Engine) synapseStopped(ctx context.Context, c *pgx.Conn, d *doctor.Data
 	if c == nil {
 		return nil
 	}
-	rows, err := c.Query(ctx, sessionsQuery)
+	ours, err := ownSessions(ctx, c)
+	for range lingering {
+		if err != nil || len(ours) == 0 {
+			break
+		}
+		if err = sleep(ctx, lingeringPause); err == nil {
+			ours, err = ownSessions(ctx, c)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("look for open sessions: %w", err)
 	}
-	var ours []string
-	var pid int
-	var isOurs bool
-	var application, address, state, role string
-	if _, err := pgx.ForEachRow(rows, []any{&pid, &isOurs, &application, &address, &state, &role}, func() error {
-		if isOurs {
-			ours = append(ours, describeSession(pid, application, address, state))
-		}
-		return nil
-	}); err != nil {
-		return fmt.Errorf("look for open sessions: %w", err)
-	}
 	if len(ours) == 0 {
-		return nil
+		return e.noteOthers(ctx, c)
 	}
 	return refuse("Synapse, or something else with its login, is connected to %s: %s. Stop Synapse and every worker first (systemctl stop matrix-synapse; a PgBouncer keeps its idle connections until it is told PAUSE or stopped), then run this again",
 		d.Where(), e.clean(strings.Join(ours[:min(len(ours), 5)], "; ")+more(len(ours)-5)))
+}
+
+// othersQuery counts other roles' sessions. Of those a plain role sees only the database and the name of the role.
+const othersQuery = `SELECT coalesce(string_agg(format('%s (%s)', usename, n), ', ' ORDER BY usename), '')
+FROM (SELECT usename, count(*) AS n FROM pg_stat_activity
+  WHERE datname = current_database() AND usename <> current_user GROUP BY usename) others`
+
+// noteOthers names the other roles that are connected. They are no reason to refuse: exporters and backups are at home here.
+func (e *Engine) noteOthers(ctx context.Context, c *pgx.Conn) error {
+	var others string
+	if err := c.QueryRow(ctx, othersQuery).Scan(&others); err != nil {
+		return fmt.Errorf("look for open sessions: %w", err)
+	}
+	if others != "" && others != e.noted {
+		e.Notice(e.clean("other roles have sessions on the database, which is no hindrance: " + others))
+		e.noted = others
+	}
+	return nil
+}
+
+// A server takes a moment to notice that a process which has just been stopped is gone.
+const (
+	lingering      = 10
+	lingeringPause = 100 * time.Millisecond
+)
+
+// ownSessions describes the open sessions of the role that the doctor, and so Synapse, logs in with.
+func ownSessions(ctx context.Context, c *pgx.Conn) ([]string, error) {
+	rows, err := c.Query(ctx, sessionsQuery)
+	if err != nil {
+		return nil, err
+	}
+	var ours []string
+	var pid int
+	var application, address, state string
+	_, err = pgx.ForEachRow(rows, []any{&pid, &application, &address, &state}, func() error {
+		ours = append(ours, describeSession(pid, application, address, state))
+		return nil
+	})
+	return ours, err
 }
 
 func describeSession(pid int, application, address, state string) string {

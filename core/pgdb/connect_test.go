@@ -213,6 +213,7 @@ func TestTLSModes(t *testing.T) {
 		"require with authority": {Settings{"sslmode": "require", "sslrootcert": root}, true, ""},
 		"channel binding":        {Settings{"channel_binding": "require"}, true, ""},
 		"client certificate":     {Settings{"sslcertmode": "require"}, false, PhaseTLS},
+		"from the first byte":    {Settings{"sslmode": "require", "sslnegotiation": "direct"}, s.Major(t) >= 17, PhaseTLS},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, err := Connect(t.Context(), login(db, test.change), Options{})

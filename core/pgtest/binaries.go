@@ -20,6 +20,10 @@ func BinDir(ctx context.Context, version string) (string, error) {
 	var candidates []string
 	if dir := os.Getenv("PGTEST_BINDIR"); dir != "" {
 		candidates = append(candidates, dir)
+		// What was asked for and is not there must not be another version that happens to be.
+		if version == "" && !holdsServer(dir) {
+			return "", fmt.Errorf("PGTEST_BINDIR=%s: %w", dir, ErrNoServer)
+		}
 	}
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
 		candidates = append(candidates, strings.TrimSpace(string(out)))
@@ -34,7 +38,7 @@ func BinDir(ctx context.Context, version string) (string, error) {
 		candidates = append([]string{filepath.Join("/usr/lib/postgresql", version, "bin")}, candidates...)
 	}
 	for _, dir := range candidates {
-		if !executable(filepath.Join(dir, "initdb")) || !executable(filepath.Join(dir, "postgres")) {
+		if !holdsServer(dir) {
 			continue
 		}
 		if version == "" {
@@ -60,6 +64,10 @@ func newestDebian() string {
 		}
 	}
 	return dir
+}
+
+func holdsServer(dir string) bool {
+	return executable(filepath.Join(dir, "initdb")) && executable(filepath.Join(dir, "postgres"))
 }
 
 func executable(path string) bool {

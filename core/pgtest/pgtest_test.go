@@ -108,6 +108,13 @@ func TestHomeserverYAMLHoldsTheLogin(t *testing.T) {
 	}
 }
 
+func TestAServerThatWasAskedForIsNotReplacedByAnother(t *testing.T) {
+	t.Setenv("PGTEST_BINDIR", t.TempDir())
+	if dir, err := pgtest.BinDir(t.Context(), ""); !errors.Is(err, pgtest.ErrNoServer) {
+		t.Errorf("got %s, %v", dir, err)
+	}
+}
+
 func TestNothingIsLeftAfterClose(t *testing.T) {
 	s, err := pgtest.New(t.Context(), pgtest.Config{})
 	if errors.Is(err, pgtest.ErrNoServer) {
