@@ -200,6 +200,7 @@ func (e *Engine) open(ctx context.Context, p doctor.Plan, command string) (_ *ap
 
 func (a *application) close(ctx context.Context) {
 	if a.conn != nil {
+		unlockDatabase(ctx, a.conn)
 		a.conn.Close(context.WithoutCancel(ctx))
 	}
 	if a.lock != nil {

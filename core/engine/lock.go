@@ -190,6 +190,16 @@ func lockDatabase(ctx context.Context, c conn) error {
 const holdsLock = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()
   AND (classid::bigint << 32) | objid::bigint = $1)`
 
+// unlockDatabase gives the advisory lock up before the session ends. The server ends a session some time after its client
+// has closed it, and until then the next plan, or the next run, would be refused because of this one.
+func unlockDatabase(ctx context.Context, c conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockPatience)
+	defer cancel()
+	c.Exec(ctx, `SELECT pg_advisory_unlock($1) WHERE (`+holdsLock+`)`, advisoryKey) // at the latest it goes with the session
+}
+
+const unlockPatience = 2 * time.Second
+
 // endLeftovers ends the sessions that a run left on the server when it was killed.
 func endLeftovers(ctx context.Context, c conn, run string) error {
 	if _, err := c.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
