@@ -34,6 +34,11 @@ demo: build postgres ## examine, mend and examine again a sick homeserver that i
 test: postgres ## run the tests
 	go test ./...
 
+.PHONY: test-matrix
+test-matrix: postgres ## run the database tests on every PostgreSQL that Debian's packages installed
+	@for b in /usr/lib/postgresql/*/bin; do echo "== $$b"; \
+		PGTEST_BINDIR=$$b go test -count=1 ./core/pgtest ./core/pgdb ./core/engine ./checks/... || exit 1; done
+
 .PHONY: test-race
 test-race: postgres ## run the tests under the race detector
 	CGO_ENABLED=1 go test -race ./...

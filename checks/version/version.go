@@ -30,9 +30,10 @@ const (
 )
 
 // Check is the check version.
-var Check = check(time.Now)
+var Check = At(time.Now)
 
-func check(now func() time.Time) doctor.Check {
+// At is the check as of another time than now: what has reached its end of life depends on the day.
+func At(now func() time.Time) doctor.Check {
 	return doctor.Check{
 		ID:    "version",
 		Title: "PostgreSQL, Synapse and the schema fit together",

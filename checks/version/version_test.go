@@ -204,7 +204,7 @@ func target(t *testing.T, dsns ...string) *doctor.Target {
 func examine(t *testing.T, target *doctor.Target) []doctor.Finding {
 	t.Helper()
 	var c collector
-	if err := check(func() time.Time { return today }).Run(t.Context(), target, &c); err != nil {
+	if err := At(func() time.Time { return today }).Run(t.Context(), target, &c); err != nil {
 		t.Fatal(err)
 	}
 	return c.found

@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"plugins/sdk":           {"core/doctor", "plugins/internal/wire"},
 	"plugins/sdk/sdktest":   {"core/doctor", "plugins/internal/wire", "core/engine", "core/journal", "core/pgtest"},
 	"plugins/host":          {"core/doctor", "plugins/internal/wire"},
-	"plugins/builtin":       {"checks/*", "core/doctor", "plugins/sdk"},
+	"plugins/builtin":       {"checks/*", "core/doctor"},
 	"cmd/*":                 {"core/*", "checks/*", "plugins/builtin", "plugins/host", "plugins/sdk", "docs", "proto/*"},
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
 
@@ -33,7 +34,7 @@ func (e *Engine) examine(ctx context.Context) {
 	if e.Timeout > 0 {
 		limit = min(limit, e.Timeout)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no connection within %s", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, noAnswer{limit})
 	defer cancel()
 	e.examined = make([]*examined, len(e.Target.Databases))
 	var wg sync.WaitGroup
@@ -74,6 +75,11 @@ func (e *Engine) examine(ctx context.Context) {
 
 // connectLimit bounds how long the engine waits for a database that does not answer.
 const connectLimit = 15 * time.Second
+
+// noAnswer is a server that did not answer while the engine waited.
+type noAnswer struct{ within time.Duration }
+
+func (n noAnswer) Error() string { return fmt.Sprintf("no connection within %s", n.within) }
 
 // gate says whether a check with these needs may run.
 type gate struct {
@@ -132,7 +138,12 @@ func (e *Engine) unmet(d *doctor.Database, x *examined) string {
 	case d.Settings == nil:
 		return fmt.Sprintf("no login to %s was handed over", d.Where())
 	case x.err != nil:
-		return fmt.Sprintf("no connection to %s", d.Where())
+		_, refused := errors.AsType[*pgdb.ConnectError](x.err)
+		_, silent := errors.AsType[noAnswer](x.err)
+		if refused || silent {
+			return fmt.Sprintf("no connection to %s", d.Where())
+		}
+		return fmt.Sprintf("what is in %s could not be read", d.Where())
 	case !x.identity.HasSchema:
 		return fmt.Sprintf("%s does not hold Synapse's schema", d.Where())
 	case x.identity.ForeignUser != "":

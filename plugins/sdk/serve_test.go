@@ -206,6 +206,9 @@ func TestPluginThatCanNotServeSaysWhy(t *testing.T) {
 		cmd.Env = c.env
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if _, err := cmd.StdinPipe(); err != nil { // left open: its end would be the host's end
+			t.Fatal(err)
+		}
 		err := cmd.Run()
 		if cmd.ProcessState.ExitCode() != 1 || stdout.Len() != 0 || !strings.Contains(stderr.String(), c.want) {
 			t.Errorf("%s: %v, stdout %q, stderr %q", name, err, stdout.String(), stderr.String())
