@@ -15,7 +15,7 @@ type catalog struct {
 
 // sequencesQuery lists the sequences of the schema that Synapse uses, which is where its role finds schema_version.
 // What an extension made is the extension's affair.
-const sequencesQuery = `SELECT c.relname, format('%I.%I', n.nspname, c.relname), quote_literal(format('%I.%I', n.nspname, c.relname)), has_sequence_privilege(c.oid, 'SELECT'), has_sequence_privilege(c.oid, 'UPDATE'),
+const sequencesQuery = `SELECT c.relname, n.nspname, format('%I.%I', n.nspname, c.relname), quote_literal(format('%I.%I', n.nspname, c.relname)), has_sequence_privilege(c.oid, 'SELECT'), has_sequence_privilege(c.oid, 'UPDATE'),
   pg_has_role(c.relowner, 'USAGE'), s.seqmax, coalesce(o.relname, ''), coalesce(a.attname, '')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_sequence s ON s.seqrelid = c.oid
 LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass
@@ -29,6 +29,7 @@ ORDER BY c.relname`
 // sequenceInfo is a row of sequencesQuery.
 type sequenceInfo struct {
 	Name                     string
+	Schema                   string
 	Ident                    string // schema.name, quoted where SQL needs it
 	Literal                  string // Ident as a string in SQL, for setval
 	MayRead, MaySet, IsOwner bool

@@ -16,6 +16,10 @@ import (
 // same tables whole each time one of its processes starts. Beyond it, --deep is needed.
 const scanLimit = 64 << 20
 
+// maxStraysRead bounds the sequences of others that are read. Each takes a lock on itself, its table and the table's
+// indexes; the server has room for some 6400 in all (max_locks_per_transaction), and needs it for Synapse.
+const maxStraysRead = 500
+
 // mark is the greatest number in use at one place, counted upwards even where a column holds it negated.
 type mark struct {
 	where string // events.stream_ordering, or stream_positions (master)
@@ -36,6 +40,7 @@ func greatest(marks []mark) int64 {
 type state struct {
 	known
 	at     sequenceInfo
+	read   bool  // of a stray: value and tables were asked for
 	value  int64 // last_value, as it stands
 	called bool  // is_called
 
@@ -136,7 +141,9 @@ func compose(c *catalog, db *doctor.Database, deep bool) (*examined, *questions)
 		}
 		s := &state{known: known{name: name}, at: c.sequences[name]}
 		e.strays = append(e.strays, s)
-		q.stray(s)
+		if s.read = s.at.MayRead && len(e.strays) <= maxStraysRead; s.read {
+			q.stray(s)
+		}
 	}
 	return e, q
 }
@@ -330,9 +337,6 @@ func (q *questions) positions(streams map[string]*state) {
 // stray reads a sequence that Synapse does not make, and the column that owns it. What it can't read it leaves out:
 // whose it is, Synapse's role need not be able to read it.
 func (q *questions) stray(s *state) {
-	if !s.at.MayRead {
-		return
-	}
 	q.value(s)
 	info, ok := q.columns[s.at.OwnerTable+"."+s.at.OwnerColumn]
 	if ok && info.MayRead && (info.Indexed || info.Bytes <= scanLimit) {

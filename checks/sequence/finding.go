@@ -135,33 +135,3 @@ func (s *state) greatestExpression(last string) string {
 func (s *state) lastExpression() string {
 	return fmt.Sprintf("(SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM %s)", s.at.Ident)
 }
-
-// judgeStray reports a sequence that Synapse does not make: a module's, or one of a Synapse newer than this program.
-func judgeStray(s *state) doctor.Finding {
-	f := doctor.Finding{
-		Code: Unknown, Severity: doctor.Info, Object: doctor.Object{Kind: "sequence", Name: s.name},
-		Summary:  fmt.Sprintf("The sequence %s is none of Synapse's that this version knows, so nothing else was compared with it.", s.name),
-		Observed: "no table is known that it numbers",
-		Expected: "a sequence of Synapse, or nothing",
-		Remedy:   "Nothing needs to be done when it belongs to a module or to another program. If Synapse is newer than this program, get a newer one.",
-		Evidence: map[string]string{},
-	}
-	if !s.at.MayRead {
-		return f
-	}
-	f.Evidence["last_value"], f.Evidence["is_called"] = fmt.Sprint(s.value), fmt.Sprint(s.called)
-	if s.at.OwnerTable == "" {
-		return f
-	}
-	f.Observed = fmt.Sprintf("it numbers %s.%s", s.at.OwnerTable, s.at.OwnerColumn)
-	for _, m := range s.tables {
-		f.Evidence[m.where] = fmt.Sprint(m.n)
-		if m.n > s.last() {
-			f.Summary = fmt.Sprintf("The sequence %s, which is not Synapse's, is behind %s: its next numbers are taken.", s.name, m.where)
-			f.Observed, f.Expected = fmt.Sprintf("the last number given out is %d", s.last()), fmt.Sprintf("at least %d", m.n)
-			f.Remedy = "If the table is still in use, run as its owner, with whatever uses it stopped:\n\n    " +
-				strings.ReplaceAll(s.setval(s.lastExpression()), "\n", "\n    ") + ";"
-		}
-	}
-	return f
-}

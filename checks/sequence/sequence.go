@@ -3,7 +3,8 @@
 //
 // Synapse draws the numbers of events, receipts, state groups and much else from 26 sequences. A port, a restored backup
 // or a failover can leave one behind: Synapse then refuses to start, or gives a number twice. facts.go lists what feeds
-// on what; catalog.go and examine.go read where everything stands; finding.go says what is wrong; plan.go mends it.
+// on what; catalog.go and examine.go read where everything stands; finding.go says what is wrong, stray.go what is
+// not Synapse's; plan.go mends it.
 package sequence
 
 import (
@@ -53,8 +54,7 @@ func run(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
 				r.Find(f)
 			}
 		}
-		for _, s := range e.strays {
-			f := judgeStray(s)
+		for _, f := range judgeStrays(e.strays) {
 			f.Database = db.Label
 			r.Find(f)
 		}

@@ -150,7 +150,8 @@ func carryOut(t *testing.T, conn *pgx.Conn, p doctor.Plan, before func(step int)
 	return tx.Commit(ctx)
 }
 
-func putBack(t *testing.T, conn *pgx.Conn, p doctor.Plan) error {
+// putBack undoes a plan as the host does. before is called before each guard.
+func putBack(t *testing.T, conn *pgx.Conn, p doctor.Plan, before func(*doctor.Guard)) error {
 	t.Helper()
 	ctx := t.Context()
 	tx, err := conn.Begin(ctx)
@@ -163,6 +164,9 @@ func putBack(t *testing.T, conn *pgx.Conn, p doctor.Plan) error {
 			continue
 		}
 		for _, u := range s.SQL.Undo {
+			if before != nil && u.Guard != nil {
+				before(u.Guard)
+			}
 			if err := guarded(ctx, tx, u.Guard); err != nil {
 				return err
 			}
@@ -210,7 +214,7 @@ func wantMended(t *testing.T, db *pgtest.DB, code, sequence string) {
 			t.Errorf("%s went from %s to %s", name, before[name], at)
 		}
 	}
-	if err := putBack(t, conn, p); err != nil {
+	if err := putBack(t, conn, p, nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, at := range standing(t, conn) {
@@ -429,6 +433,108 @@ func TestAWriterHoldsThePlanUpAtOnce(t *testing.T) {
 	}
 }
 
+// Synapse draws from its sequences without touching a table first, so a lock on the tables does not hold it up.
+func TestNobodyDrawsWhileAPlanOrItsUndoGoesOn(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `SELECT setval('events_stream_seq', 5); ALTER SEQUENCE user_id_seq RESTART; UPDATE users SET name = '@70:test.example' WHERE name = (SELECT max(name) FROM users)`)
+	p := onlyPlan(t, db, find(t, db))
+	others := db.Conn(t)
+	if _, err := others.Exec(t.Context(), `SET lock_timeout = '1ms'`); err != nil {
+		t.Fatal(err)
+	}
+	guards := 0
+	wantHeldUp := func(g *doctor.Guard) {
+		for _, name := range []string{"events_stream_seq", "user_id_seq"} {
+			if !strings.Contains(g.Query, "FROM public."+name) {
+				continue
+			}
+			guards++
+			_, err := others.Exec(t.Context(), "SELECT nextval('"+name+"')")
+			if coded, ok := errors.AsType[interface {
+				error
+				SQLState() string
+			}](err); !ok || coded.SQLState() != "55P03" {
+				t.Errorf("somebody drew from %s: %v", name, err)
+			}
+		}
+	}
+	conn := db.Conn(t)
+	if err := carryOut(t, conn, p, func(i int) {
+		if s := p.Steps[i].SQL; s != nil && s.Guard != nil {
+			wantHeldUp(s.Guard)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if guards != 2 {
+		t.Errorf("%d guards were seen on the way there", guards)
+	}
+	if err := putBack(t, conn, p, wantHeldUp); err != nil {
+		t.Fatal(err)
+	}
+	if guards != 5 { // two for each, but one that was never called is restarted and no more
+		t.Errorf("%d guards were seen on the way there and back", guards)
+	}
+}
+
+// whole is all that PostgreSQL keeps of a sequence, but for where.
+func whole(t *testing.T, q interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}, name string) (at string) {
+	t.Helper()
+	if err := q.QueryRow(t.Context(), fmt.Sprintf(`SELECT concat_ws(' ', c.last_value, c.is_called, c.log_cnt, s)
+		FROM %[1]s c, pg_sequence s WHERE s.seqrelid = '%[1]s'::regclass`, name)).Scan(&at); err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func TestKeepingOthersFromDrawingLeavesASequenceAsItWas(t *testing.T) {
+	db := fixture(t)
+	conn := db.Conn(t)
+	for _, before := range []string{`SELECT nextval('user_id_seq')`, `SELECT setval('user_id_seq', 5)`, `ALTER SEQUENCE user_id_seq RESTART WITH 9`,
+		`ALTER SEQUENCE user_id_seq AS integer`, `ALTER SEQUENCE user_id_seq MAXVALUE 100`} {
+		db.Exec(t, before)
+		at := whole(t, conn, "user_id_seq")
+		tx, err := conn.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := readCatalog(t.Context(), tx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &state{known: known{name: "user_id_seq"}, at: c.sequences["user_id_seq"]}
+		if _, err := tx.Exec(t.Context(), s.hold()); err != nil {
+			t.Fatal(err)
+		}
+		if now := whole(t, tx, "user_id_seq"); now != at {
+			t.Errorf("after %s and the lock it is %s and was %s", before, now, at)
+		}
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if now := whole(t, conn, "user_id_seq"); now != at {
+			t.Errorf("after %s and the lock's end it is %s and was %s", before, now, at)
+		}
+	}
+}
+
+func TestAPlanThatFailsAtItsEndHasMovedNothing(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `SELECT setval('events_stream_seq', 5), nextval('events_stream_seq')`)
+	p := onlyPlan(t, db, find(t, db))
+	conn := db.Conn(t)
+	at := whole(t, conn, "events_stream_seq")
+	p.Steps[len(p.Steps)-1].Probe.Holds.Query = "SELECT false"
+	if err := carryOut(t, conn, p, nil); !errors.Is(err, errGuard) {
+		t.Fatalf("it went through: %v", err)
+	}
+	if now := whole(t, conn, "events_stream_seq"); now != at {
+		t.Errorf("it is %s and was %s", now, at)
+	}
+}
+
 func TestUndoIsRefusedWhenNumbersWereDrawn(t *testing.T) {
 	db := fixture(t)
 	db.Exec(t, `SELECT setval('events_stream_seq', 5)`)
@@ -438,7 +544,7 @@ func TestUndoIsRefusedWhenNumbersWereDrawn(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.Exec(t, `SELECT nextval('events_stream_seq')`)
-	if err := putBack(t, conn, p); !errors.Is(err, errGuard) {
+	if err := putBack(t, conn, p, nil); !errors.Is(err, errGuard) {
 		t.Errorf("not refused: %v", err)
 	}
 	if at := standing(t, conn)["events_stream_seq"]; at != "(486,t)" {
@@ -531,7 +637,7 @@ func TestASequenceThatSynapseDoesNotMakeIsInformation(t *testing.T) {
 	db.Exec(t, `CREATE SEQUENCE "Odd'name"; CREATE TABLE module_rows (id serial PRIMARY KEY); CREATE SCHEMA elsewhere; CREATE SEQUENCE elsewhere.s;
 		INSERT INTO module_rows VALUES (5)`)
 	found := find(t, db)
-	if len(found) != 2 || found[0].Object.Name != "Odd'name" || found[1].Object.Name != "module_rows_id_seq" {
+	if len(found) != 2 || found[0].Object.Name != "module_rows_id_seq" || found[1].Object.Name != "Odd'name" {
 		t.Fatalf("%+v", found)
 	}
 	for _, f := range found {
@@ -539,11 +645,33 @@ func TestASequenceThatSynapseDoesNotMakeIsInformation(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	if !strings.Contains(found[1].Remedy, `setval('public.module_rows_id_seq'`) || found[0].Evidence["last_value"] != "1" {
+	if !strings.Contains(found[0].Remedy, `setval('public.module_rows_id_seq'`) || found[1].Evidence["last_value"] != "1" {
 		t.Errorf("%+v", found)
 	}
 	if p := plans(t, target(db), found); len(p) != 0 {
 		t.Errorf("%+v", p)
+	}
+}
+
+// The host takes more than a thousand findings of one check for a fault of the plugin.
+func TestAThousandSequencesOfAnotherProgramAreToldAtOnce(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `DO $$ BEGIN FOR i IN 1001..2100 LOOP EXECUTE format('CREATE TABLE other_%s (id serial)', i); END LOOP; END $$;
+		INSERT INTO other_1003 VALUES (7); SELECT setval('receipts_sequence', 3)`)
+	found := find(t, db)
+	if len(found) != 3 || found[0].Object.Name != "receipts_sequence" || found[1].Object.Name != "other_1003_id_seq" {
+		t.Fatalf("%d: %+v", len(found), found)
+	}
+	f := found[2]
+	if f.Code != Unknown || f.Severity != doctor.Info || f.Fixable || f.Object != (doctor.Object{Kind: "schema", Name: "public"}) ||
+		f.Evidence["sequences"] != "1099" || f.Evidence["not compared with their columns"] != "600" ||
+		!strings.HasPrefix(f.Evidence["the first"], "other_1001_id_seq, other_1002_id_seq, other_1004_id_seq, ") {
+		t.Errorf("%+v", f)
+	}
+	db.Exec(t, `DO $$ BEGIN FOR i IN 1001..1080 LOOP EXECUTE format('INSERT INTO other_%s VALUES (7)', i); END LOOP; END $$`)
+	found = find(t, db)
+	if f = found[len(found)-1]; len(found) != 1+50+1 || f.Evidence["behind their columns too"] != "30" {
+		t.Errorf("%d: %+v", len(found), f)
 	}
 }
 
@@ -599,7 +727,8 @@ func TestWithOnlyUpdateOnTheSequenceAPlainSetvalIsUsedAndSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := plans(t, setter, found)
-	if len(got) != 1 || len(got[0].Steps) != 2 || !got[0].Steps[0].SQL.Lasting || !strings.Contains(got[0].Steps[0].Title, "ROLLBACK") {
+	if len(got) != 1 || len(got[0].Steps) != 2 || !got[0].Steps[0].SQL.Lasting || !strings.Contains(got[0].Steps[0].Title, "ROLLBACK") ||
+		!strings.Contains(got[0].Steps[0].Title, "has to stay stopped") {
 		t.Fatalf("%+v", got)
 	}
 	conn, err := pgdb.Connect(t.Context(), setter.Databases[0].Settings, pgdb.Options{})
@@ -611,7 +740,7 @@ func TestWithOnlyUpdateOnTheSequenceAPlainSetvalIsUsedAndSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSilence(t, db)
-	if err := putBack(t, conn, got[0]); err != nil {
+	if err := putBack(t, conn, got[0], nil); err != nil {
 		t.Fatal(err)
 	}
 	if at := standing(t, db.AdminConn(t))["receipts_sequence"]; at != "(3,t)" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -83,11 +84,10 @@ func (e *Engine) applyAll(ctx context.Context, plans []planned, before *doctor.R
 		}
 		started, err := e.apply(ctx, p, before, consent)
 		begun = begun || started
-		var refusal *Refusal
 		switch {
 		case err == nil:
 			p.Status = doctor.PlanApplied
-		case errors.As(err, &refusal) && !started:
+		case !started && ctx.Err() == nil:
 			p.Status, p.Reason = doctor.PlanRefused, e.reason(err)
 		default:
 			p.Status, p.Reason = doctor.PlanFailed, e.reason(err)
@@ -135,7 +135,7 @@ type application struct {
 
 // apply takes one plan through the gates and carries out its steps. started tells whether anything may have changed.
 func (e *Engine) apply(ctx context.Context, p *planned, before *doctor.Report, consent func(context.Context, doctor.PlanResult) error) (started bool, err error) {
-	if err := e.unsettled[e.lockKey(p.Plan.Database)]; err != nil {
+	if err := e.unsettled[e.lockKey(p.Plan)]; err != nil {
 		return false, refuse("%v", err)
 	}
 	a, err := e.open(ctx, p.Plan, "fix")
@@ -157,12 +157,30 @@ func (e *Engine) apply(ctx context.Context, p *planned, before *doctor.Report, c
 	if err := e.beginRun(ctx, "fix", before.Checks); err != nil {
 		return false, err
 	}
+	if err := a.lock.record(); err != nil {
+		return false, err
+	}
 	a.record, err = e.record(ctx, p.Plan)
 	if err != nil {
 		return false, err
 	}
 	a.point("recorded", 0)
-	return true, a.carryOut(ctx, 0)
+	err = a.carryOut(ctx, 0)
+	return !isRefusal(err) || a.changed(), err
+}
+
+// changed reports whether a step has had an effect, even one that was put back.
+func (a *application) changed() bool {
+	return slices.ContainsFunc(a.results, func(r doctor.StepResult) bool {
+		return r.Status == doctor.StepApplied || r.Status == doctor.StepUndone
+	})
+}
+
+// isRefusal reports whether a plan ended because something did not hold, and not because something went wrong. A lock
+// that is not to be had (55P03) is such a thing.
+func isRefusal(err error) bool {
+	_, refused := errors.AsType[*Refusal](err)
+	return (refused || sqlState(err) == "55P03") && !errors.Is(err, errUnsettled)
 }
 
 // open takes the gates that need no consent: the session, the locks, the identity of the target.
@@ -177,16 +195,16 @@ func (e *Engine) open(ctx context.Context, p doctor.Plan, command string) (_ *ap
 	if d := e.Target.Database(p.Database); d != nil {
 		target = d.Where()
 	}
-	a.lock, err = acquire(e.StateDir, e.lockKey(p.Database), holder{Run: e.Target.RunID, PID: pid(), Command: command, Started: time.Now(), Target: target})
+	a.lock, err = acquire(e.StateDir, e.lockKey(p), holder{Run: e.Target.RunID, PID: os.Getpid(), Command: command, Started: time.Now(), Target: target})
 	if err != nil {
 		return nil, err
 	}
-	a.settled = a.lock.killed == "" // else the mark of the killed run stays
+	a.settled = a.lock.killed() == "" // else the mark of the killed run stays
 	if a.conn, err = e.openWriter(ctx, p); err != nil {
 		return nil, err
 	}
 	if a.conn != nil {
-		if killed := a.lock.killed; killed != "" && killed != e.Target.RunID {
+		if killed := a.lock.killed(); killed != "" {
 			if err := endLeftovers(ctx, a.conn, killed); err != nil {
 				return nil, err
 			}
@@ -210,7 +228,7 @@ func (a *application) close(ctx context.Context) {
 
 // record writes an approved plan to the journal.
 func (e *Engine) record(ctx context.Context, p doctor.Plan) (journal.Plan, error) {
-	id, err := e.journal.AddPlan(ctx, e.Target.RunID, e.lockKey(p.Database), p)
+	id, err := e.journal.AddPlan(ctx, e.Target.RunID, e.lockKey(p), p)
 	if err != nil {
 		return journal.Plan{}, err
 	}
@@ -226,10 +244,17 @@ func (a *application) carryOut(ctx context.Context, from int) error {
 		err = a.finish(ctx, journal.PlanApplied, "")
 	case errors.Is(err, errUnsettled):
 		// The journal keeps saying "applying", and the lock file keeps the run's name: the next run settles it.
+	case !a.changed():
+		a.finish(ctx, journal.PlanUndone, err.Error())
 	case a.record.Plan.UndoOnFailure:
+		if ctx.Err() != nil {
+			a.engine.Notice("interrupted: what had been done is being put back; press Ctrl-C again to leave that to the next run")
+		}
 		if undoErr := a.undo(ctx); undoErr != nil {
-			err = fmt.Errorf("%w; and what had been done could not all be put back: %v", err, undoErr)
-			a.finish(ctx, journal.PlanFailed, err.Error())
+			err = fmt.Errorf("%w; and what had been done could not all be put back: %w", err, undoErr)
+			if !errors.Is(err, errUnsettled) {
+				a.finish(ctx, journal.PlanFailed, err.Error())
+			}
 		} else {
 			a.finish(ctx, journal.PlanUndone, err.Error())
 			err = fmt.Errorf("%w; what had been done was put back", err)

@@ -196,7 +196,7 @@ func TestAGuardThatNoLongerHoldsRollsEverythingBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := r.Plans[0]; got.Status != doctor.PlanFailed || !strings.Contains(got.Reason, "more negative values than were planned") {
+	if got := r.Plans[0]; got.Status != doctor.PlanRefused || !strings.Contains(got.Reason, "more negative values than were planned") {
 		t.Errorf("%s: %s", got.Status, got.Reason)
 	}
 	if got := b.contents(t); !strings.Contains(got, "3=-30") || !strings.Contains(got, "log 0") {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sys/unix"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
@@ -47,7 +48,25 @@ func (e *Engine) openWriter(ctx context.Context, p doctor.Plan) (*pgx.Conn, erro
 	if err != nil {
 		return nil, refuse("no connection to %s: %v", d.Where(), err)
 	}
+	if err := readyToWrite(ctx, c); err != nil {
+		c.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
 	return c, nil
+}
+
+// readyToWrite refuses a pooler, behind which nobody can see who else is connected, and whose sessions are not ours to
+// lock in. It shows itself by another process than the one that answered the login.
+func readyToWrite(ctx context.Context, c *pgx.Conn) error {
+	var pid uint32
+	// The session may wait for an answer longer than the role lets one be idle.
+	if err := c.QueryRow(ctx, `SELECT pg_backend_pid() FROM (SELECT count(set_config(name, '0', false)) FROM pg_settings WHERE name = 'idle_session_timeout') s`).Scan(&pid); err != nil {
+		return fmt.Errorf("prepare the session: %w", err)
+	}
+	if pid != c.PgConn().PID() {
+		return refuse("the connection goes through a pooler such as PgBouncer, behind which it can't be seen whether Synapse is stopped: connect to PostgreSQL itself, with a configuration that names its host and port (a further -c FILE with a database section replaces the one before)")
+	}
+	return nil
 }
 
 // identityGate makes sure that the target is what the plan expects.
@@ -91,6 +110,14 @@ func (e *Engine) identityGate(ctx context.Context, p doctor.Plan, c *pgx.Conn) e
 
 // preconditions makes sure of what the plan requires, just before it is begun.
 func (e *Engine) preconditions(ctx context.Context, p doctor.Plan, c *pgx.Conn) error {
+	for _, s := range p.Steps {
+		if s.EditFile == nil {
+			continue
+		}
+		if err := unix.Access(s.EditFile.Path, unix.W_OK); err != nil {
+			return refuse("%s can't be written: %v. Run this as a user who may write it", s.EditFile.Path, err)
+		}
+	}
 	for _, r := range p.Requires {
 		switch r {
 		case doctor.RequireStopped:
@@ -114,8 +141,8 @@ func (e *Engine) preconditions(ctx context.Context, p doctor.Plan, c *pgx.Conn) 
 
 const sessionsQuery = `SELECT pid, coalesce(application_name, ''), coalesce(host(client_addr), ''), coalesce(state, '')
 FROM pg_stat_activity
-WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-  AND coalesce(application_name, '') NOT LIKE 'synapse-doctor/%'
+WHERE datname = current_database() AND usename = session_user AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+  AND coalesce(application_name, '') <> ALL ($1)
 ORDER BY backend_start, pid`
 
 // synapseStopped refuses while a session of Synapse's role is open, or a process named in a pid_file lives.
@@ -128,13 +155,13 @@ func (e *Engine) synapseStopped(ctx context.Context, c *pgx.Conn, d *doctor.Data
 	if c == nil {
 		return nil
 	}
-	ours, err := ownSessions(ctx, c)
+	ours, err := e.ownSessions(ctx, c)
 	for range lingering {
 		if err != nil || len(ours) == 0 {
 			break
 		}
 		if err = sleep(ctx, lingeringPause); err == nil {
-			ours, err = ownSessions(ctx, c)
+			ours, err = e.ownSessions(ctx, c)
 		}
 	}
 	if err != nil {
@@ -150,7 +177,7 @@ func (e *Engine) synapseStopped(ctx context.Context, c *pgx.Conn, d *doctor.Data
 // othersQuery counts other roles' sessions. Of those a plain role sees only the database and the name of the role.
 const othersQuery = `SELECT coalesce(string_agg(format('%s (%s)', usename, n), ', ' ORDER BY usename), '')
 FROM (SELECT usename, count(*) AS n FROM pg_stat_activity
-  WHERE datname = current_database() AND usename <> current_user GROUP BY usename) others`
+  WHERE datname = current_database() AND usename <> session_user GROUP BY usename) others`
 
 // noteOthers names the other roles that are connected. They are no reason to refuse: exporters and backups are at home here.
 func (e *Engine) noteOthers(ctx context.Context, c *pgx.Conn) error {
@@ -171,9 +198,13 @@ const (
 	lingeringPause = 100 * time.Millisecond
 )
 
-// ownSessions describes the open sessions of the role that the doctor, and so Synapse, logs in with.
-func ownSessions(ctx context.Context, c *pgx.Conn) ([]string, error) {
-	rows, err := c.Query(ctx, sessionsQuery)
+// ownSessions describes the open sessions of the role that the doctor, and so Synapse, logs in with, the doctor's own left out.
+func (e *Engine) ownSessions(ctx context.Context, c conn) ([]string, error) {
+	names, err := e.ownNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := c.Query(ctx, sessionsQuery, names)
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +216,22 @@ func ownSessions(ctx context.Context, c *pgx.Conn) ([]string, error) {
 		return nil
 	})
 	return ours, err
+}
+
+// ownNames are the application names of this run and of the ones in the journal, whose sessions may linger. Those of a
+// check are not among them: a pooler may have lent Synapse the connection that a check has used.
+func (e *Engine) ownNames(ctx context.Context) ([]string, error) {
+	runs, err := e.journal.Runs(ctx, 100)
+	if err != nil {
+		return nil, err
+	}
+	names := []string{doctor.ApplicationName(e.Target.RunID)}
+	for _, r := range runs {
+		if r.Command != "check" {
+			names = append(names, doctor.ApplicationName(r.ID))
+		}
+	}
+	return names, nil
 }
 
 func describeSession(pid int, application, address, state string) string {

@@ -17,26 +17,31 @@ import (
 )
 
 // holder is what the lock file says of the run that holds it. It is emptied when the run has settled everything, so that
-// a file with a holder and without a lock is the mark of a run that was killed.
+// a recorded holder without a lock is the mark of a run that was killed.
 type holder struct {
 	Run     string    `json:"run"`
 	PID     int       `json:"pid"`
 	Command string    `json:"command"`
 	Started time.Time `json:"started"`
 	Target  string    `json:"target"` // for people
+	// Recorded: a plan of the run is in the journal, so that a kill leaves something to settle.
+	Recorded bool `json:"recorded"`
 }
 
 // lock is the file that keeps a second doctor of this machine from the same target.
 type lock struct {
-	file *os.File
-	// killed is the run that held the lock and was killed; empty when the last one ended well.
-	killed string
+	file   *os.File
+	holder holder
+	last   holder // that left its mark; empty when the last run ended well
 }
 
-// lockKey names the lock of a plan's target: the server's identity and the database, or the files of a configuration.
-func (e *Engine) lockKey(database string) string {
+// killed is the run that held the lock and was killed; empty when the last one ended well.
+func (l *lock) killed() string { return l.last.Run }
+
+// lockKey names the lock of a plan's target: the server's identity and the database, or the files that it edits.
+func (e *Engine) lockKey(p doctor.Plan) string {
 	for i, d := range e.Target.Databases {
-		if d.Label != database || d.Engine != doctor.Postgres {
+		if d.Label != p.Database || d.Engine != doctor.Postgres {
 			continue
 		}
 		host, port := address(d)
@@ -46,13 +51,34 @@ func (e *Engine) lockKey(database string) string {
 		}
 		return server + "/" + d.Settings["dbname"]
 	}
-	return "files/" + strings.Join(e.Target.ConfigFiles, ":")
+	var files []string
+	for _, s := range p.Steps {
+		if s.EditFile == nil {
+			continue
+		}
+		path, err := filepath.EvalSymlinks(s.EditFile.Path)
+		if err != nil {
+			path = s.EditFile.Path
+		}
+		files = append(files, path)
+	}
+	return onlyFiles + strings.Join(files, ":")
 }
+
+// onlyFiles begins the key of a plan that changes no database. It can be settled whatever the target is.
+const onlyFiles = "files/"
 
 func lockPath(stateDir, key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return filepath.Join(stateDir, "locks", hex.EncodeToString(sum[:8])+".lock")
 }
+
+// busy is a target that another doctor is at work on.
+type busy struct{ Refusal }
+
+func (b *busy) Unwrap() error { return &b.Refusal }
+
+func busyWith(format string, args ...any) error { return &busy{Refusal{fmt.Sprintf(format, args...)}} }
 
 // acquire takes the lock of a target, or says who holds it.
 func acquire(stateDir, key string, h holder) (*lock, error) {
@@ -71,28 +97,46 @@ func acquire(stateDir, key string, h holder) (*lock, error) {
 		}
 		var other holder
 		if json.NewDecoder(f).Decode(&other) != nil {
-			return nil, refuse("another synapse-doctor is at work on %s", h.Target)
+			return nil, busyWith("another synapse-doctor is at work on %s", h.Target)
 		}
-		return nil, refuse("another synapse-doctor is at work on %s: run %s (%s), process %d, since %s",
+		return nil, busyWith("another synapse-doctor is at work on %s: run %s (%s), process %d, since %s",
 			h.Target, other.Run, other.Command, other.PID, other.Started.Local().Format(time.DateTime))
 	}
-	var last holder
-	json.NewDecoder(f).Decode(&last) // empty when the last run ended well
+	l := &lock{file: f, holder: h}
+	if json.NewDecoder(f).Decode(&l.last) != nil || !l.last.Recorded {
+		l.last = holder{}
+	}
+	if l.last.Recorded {
+		return l, nil // its mark stays until it is settled
+	}
+	if err := l.write(h); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// record leaves the mark that tells of this run if it is killed from here on.
+func (l *lock) record() error {
+	l.holder.Recorded = true
+	return l.write(l.holder)
+}
+
+func (l *lock) write(h holder) error {
 	text, err := json.Marshal(h)
 	if err == nil {
-		err = f.Truncate(0)
+		err = l.file.Truncate(0)
 	}
 	if err == nil {
-		_, err = f.WriteAt(append(text, '\n'), 0)
+		_, err = l.file.WriteAt(append(text, '\n'), 0)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = l.file.Sync()
 	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("write the lock %s: %w", path, err)
+		return fmt.Errorf("write the lock %s: %w", l.file.Name(), err)
 	}
-	return &lock{f, last.Run}, nil
+	return nil
 }
 
 // flock waits a moment, since a check that looks for interrupted runs holds the lock for an instant.
@@ -133,7 +177,7 @@ func FindInterrupted(stateDir string) []Interrupted {
 			continue
 		}
 		var h holder
-		if json.NewDecoder(f).Decode(&h) == nil && syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+		if json.NewDecoder(f).Decode(&h) == nil && h.Recorded && syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
 			found = append(found, Interrupted{Run: h.Run, Target: h.Target, Started: h.Started})
 		}
 		f.Close()
@@ -183,7 +227,7 @@ func lockDatabase(ctx context.Context, c conn) error {
 	if err != nil || who == "" {
 		who = "another synapse-doctor"
 	}
-	return refuse("%s is at work on this database", who)
+	return busyWith("%s is at work on this database", who)
 }
 
 // holdsLock must hold in every transaction: behind a pooler that hands each one to another session, it does not.
@@ -203,24 +247,31 @@ const unlockPatience = 2 * time.Second
 // endLeftovers ends the sessions that a run left on the server when it was killed.
 func endLeftovers(ctx context.Context, c conn, run string) error {
 	if _, err := c.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-		WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = current_user`, doctor.ApplicationName(run)); err != nil {
+		WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = session_user`, doctor.ApplicationName(run)); err != nil {
 		return fmt.Errorf("end what run %s left on the server: %w", run, err)
 	}
-	for {
-		var left int
-		if err := c.QueryRow(ctx, `SELECT count(*)::int FROM pg_stat_activity
-			WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = current_user`,
+	var left string
+	for range waits {
+		if err := c.QueryRow(ctx, `SELECT coalesce(string_agg(pid::text, ', '), '') FROM pg_stat_activity
+			WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = session_user`,
 			doctor.ApplicationName(run)).Scan(&left); err != nil {
 			return fmt.Errorf("wait for what run %s left on the server: %w", run, err)
 		}
-		if left == 0 {
+		if left == "" {
 			return nil
 		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
+	return refuse("what run %s left on the server does not end: process %s of the server", run, left)
 }
+
+// How long the engine waits for what ends by itself: half a minute.
+const (
+	wait  = 50 * time.Millisecond
+	waits = 600
+)
 
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

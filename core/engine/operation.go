@@ -8,7 +8,8 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/core/journal"
 )
 
-// runOperation has the plugin carry out an operation step, from the last token it saved.
+// runOperation has the plugin carry out an operation step, from the last token it saved. One that stops on its way may
+// have had part of its effect, so that it is settled by going on, not forgotten.
 func (a *application) runOperation(ctx context.Context, i int) error {
 	if err := a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepStarted}); err != nil {
 		return err
@@ -20,14 +21,10 @@ func (a *application) runOperation(ctx context.Context, i int) error {
 	a.point("operation", i)
 	if err := a.execute(ctx, i, *a.steps[i].Operation, resume); err != nil {
 		a.results[i].Status = doctor.StepFailed
-		return fmt.Errorf("%s: %w (%w)", a.steps[i].Title, err, errUnfinished)
+		return fmt.Errorf("%s stopped on its way: %w: %w", a.steps[i].Title, err, errUnsettled)
 	}
-	return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied})
+	return a.done(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied})
 }
-
-// errUnfinished is an operation that stopped on its way. It may have had part of its effect, so that it is settled by
-// going on, not forgotten.
-var errUnfinished = fmt.Errorf("%w: synapse-doctor fix --apply goes on where it stopped", errUnsettled)
 
 func (a *application) execute(ctx context.Context, i int, op doctor.OperationStep, resume string) error {
 	target := *a.engine.Target

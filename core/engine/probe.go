@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,8 +15,13 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 )
 
+const probePatience = 30 * time.Second
+
 // runProbe carries out a probe step. It changes nothing.
 func (a *application) runProbe(ctx context.Context, i int) error {
+	// What is done is done: that the administrator no longer waits is no reason to undo it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probePatience)
+	defer cancel()
 	probe := a.steps[i].Probe
 	d := a.engine.Target.Database(probe.Database)
 	var err error

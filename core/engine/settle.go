@@ -21,20 +21,21 @@ func (e *Engine) settle(ctx context.Context) error {
 	}
 	e.unsettled = map[string]error{}
 	for _, p := range plans {
-		if p.Target != e.lockKey(p.Plan.Database) {
+		if p.Target != e.lockKey(p.Plan) {
 			continue
 		}
 		outcome, err := e.settlePlan(ctx, p)
+		if working, ok := errors.AsType[*busy](err); ok {
+			e.unsettled[p.Target] = working // not killed, but at work
+			continue
+		}
 		if err != nil {
 			err = fmt.Errorf("run %s was interrupted while it applied %s, and could not be settled: %w", p.Run, p.Plan.ID, err)
 			e.unsettled[p.Target] = err
 			e.Notice(e.reason(err))
 			continue
 		}
-		e.Notice(fmt.Sprintf("run %s was interrupted while it applied %s; %s", p.Run, p.Plan.ID, outcome))
-		if err := e.journal.End(ctx, p.Run, time.Now(), journal.RunInterrupted); err != nil {
-			return err
-		}
+		e.Notice(e.clean(fmt.Sprintf("run %s was interrupted while it applied %s; %s", p.Run, p.Plan.ID, outcome)))
 	}
 	return e.forgetHolders()
 }
@@ -46,6 +47,16 @@ func (e *Engine) settlePlan(ctx context.Context, p journal.Plan) (outcome string
 	}
 	a.settled = false
 	defer a.close(ctx)
+	// The run that was killed: for an undo it is another than the one that had applied the plan.
+	killed := a.lock.killed()
+	if p.Status == journal.PlanApplying {
+		killed = p.Run
+	}
+	defer func() {
+		if err == nil && killed != "" {
+			err = e.journal.End(ctx, killed, time.Now(), journal.RunInterrupted)
+		}
+	}()
 	a.record = p
 	if a.source, err = e.sourceOf(p.Plan); err != nil {
 		return "", err
@@ -58,10 +69,7 @@ func (e *Engine) settlePlan(ctx context.Context, p journal.Plan) (outcome string
 		return "", err
 	}
 	if p.Status == journal.PlanUndoing {
-		if err := a.undo(ctx); err != nil {
-			return "", err
-		}
-		return "putting it back was finished", a.finish(ctx, journal.PlanUndone, "")
+		return a.settleUndo(ctx, journal.PlanApplied, "putting it back was finished")
 	}
 	done := false
 	for i, r := range a.results {
@@ -79,15 +87,24 @@ func (e *Engine) settlePlan(ctx context.Context, p journal.Plan) (outcome string
 		}
 		return "the rest was done now", nil
 	case done:
-		if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
-			return "", err
-		}
-		if err := a.undo(ctx); err != nil {
-			return "", err
-		}
-		return "the part that had been done was put back", a.finish(ctx, journal.PlanUndone, "interrupted")
+		return a.settleUndo(ctx, journal.PlanFailed, "the part that had been done was put back")
 	}
 	return "nothing had been changed", a.finish(ctx, journal.PlanUndone, "interrupted")
+}
+
+// settleUndo puts back what is applied. Where that would lose something newer, what is applied stays, for good.
+func (a *application) settleUndo(ctx context.Context, otherwise journal.PlanStatus, done string) (outcome string, err error) {
+	if err := a.engine.preconditions(ctx, a.record.Plan, a.conn); err != nil {
+		return "", err
+	}
+	err = a.undo(ctx)
+	if refusal, ok := errors.AsType[*Refusal](err); ok && !errors.Is(err, errUnsettled) {
+		return "what had been done stays, since " + refusal.Reason, a.finish(ctx, otherwise, refusal.Reason)
+	}
+	if err != nil {
+		return "", err
+	}
+	return done, a.finish(ctx, journal.PlanUndone, "interrupted")
 }
 
 // recognise finds out what became of each step that was under way, and returns the first that is not done.
@@ -181,9 +198,13 @@ func (a *application) committed(ctx context.Context, xid string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("the journal holds the transaction number %q: %w", xid, err)
 	}
-	for {
+	for range waits {
 		var status *string
-		if err := a.conn.QueryRow(ctx, `SELECT txid_status($1)`, id).Scan(&status); err != nil {
+		err := a.conn.QueryRow(ctx, `SELECT txid_status($1)`, id).Scan(&status)
+		if sqlState(err) == "22023" { // in the future: the server was restored from an older backup
+			return false, &doubt{fmt.Sprintf("the server does not know transaction %s", xid)}
+		}
+		if err != nil {
 			return false, fmt.Errorf("ask what became of transaction %s: %w", xid, err)
 		}
 		switch {
@@ -194,10 +215,11 @@ func (a *application) committed(ctx context.Context, xid string) (bool, error) {
 		case *status == "aborted":
 			return false, nil
 		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := sleep(ctx, wait); err != nil {
 			return false, err
 		}
 	}
+	return false, fmt.Errorf("transaction %s is still under way on the server", xid)
 }
 
 func (a *application) fileBecame(ctx context.Context, i int, s journal.Step, done, not journal.StepStatus) (journal.StepStatus, error) {
@@ -205,14 +227,20 @@ func (a *application) fileBecame(ctx context.Context, i int, s journal.Step, don
 	if err != nil || !ok {
 		return not, err // the backup is recorded before the step is started
 	}
-	os.Remove(scratch(f.Path, a.record.Run))
-	state, err := stateOf(f, a.steps[i].EditFile, s.Note)
+	state, is, err := stateOf(f, a.steps[i].EditFile, s.Note)
 	if err != nil {
 		return "", err
 	}
+	left := scratch(f.Path, a.record.Run)
+	if content, err := os.ReadFile(left); err == nil && state == fileAfter && sum(content) != f.Before && sum(content) != f.After {
+		return "", &doubt{fmt.Sprintf("somebody saved %s in the very moment in which it was replaced; what they saved is %s", f.Path, left)}
+	}
+	os.Remove(left)
 	switch state {
 	case fileTorn:
-		return not, a.engine.restoreFile(f, a.record.Run, func() error { return nil })
+		if err := a.engine.restoreFile(f, is, a.record.Run, func() error { return nil }); err != nil {
+			return "", err
+		}
 	case fileOther:
 		return "", &doubt{fmt.Sprintf("%s is neither as it was before nor as it was to become; the copy from before is %s", f.Path, f.Backup)}
 	case fileAfter:

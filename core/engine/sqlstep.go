@@ -54,6 +54,10 @@ func (a *application) runSQL(ctx context.Context, first, end int) error {
 			return a.failed(ctx, indexes, errors.Join(err, a.undoLasting(ctx, span(first, i))))
 		}
 	}
+	if err := a.stillStopped(ctx, tx); err != nil {
+		tx.Rollback(context.WithoutCancel(ctx))
+		return a.failed(ctx, indexes, errors.Join(err, a.undoLasting(ctx, indexes)))
+	}
 	// The transaction's number is on disk before it commits: after a kill the server can be asked what became of it.
 	if err := a.mark(ctx, indexes, journal.Step{Status: journal.StepStarted, XID: xid}); err != nil {
 		return err
@@ -63,18 +67,41 @@ func (a *application) runSQL(ctx context.Context, first, end int) error {
 		return a.commitFailed(ctx, indexes, xid, err)
 	}
 	a.point("after-commit", first)
-	return a.mark(ctx, indexes, journal.Step{Status: journal.StepApplied, XID: xid})
+	return a.done(ctx, indexes, journal.Step{Status: journal.StepApplied, XID: xid})
 }
 
-// errUnsettled is a step of which it is not known whether it had its effect; the next run settles it.
-var errUnsettled = errors.New("whether the last transaction was committed is not known, since the connection was lost; run synapse-doctor fix --apply again to settle it")
+// errUnsettled is a plan that is neither done nor undone, or of which that is not recorded.
+var errUnsettled = errors.New("run synapse-doctor fix --apply again to settle it")
+
+// done records an effect that steps have had. Where that fails, the next run finds out.
+func (a *application) done(ctx context.Context, indexes []int, s journal.Step) error {
+	if err := a.mark(ctx, indexes, s); err != nil {
+		return fmt.Errorf("%q was done, but that could not be recorded: %w: %w", a.steps[indexes[len(indexes)-1]].Title, err, errUnsettled)
+	}
+	return nil
+}
+
+// stillStopped asks once more, before what was done takes effect, where the plan needs Synapse stopped.
+func (a *application) stillStopped(ctx context.Context, c conn) error {
+	if !slices.Contains(a.record.Plan.Requires, doctor.RequireStopped) {
+		return nil
+	}
+	ours, err := a.engine.ownSessions(ctx, c)
+	if err != nil {
+		return fmt.Errorf("look for open sessions: %w", err)
+	}
+	if len(ours) > 0 {
+		return refuse("Synapse, or something else with its login, has connected meanwhile: %s", a.engine.clean(ours[0]))
+	}
+	return nil
+}
 
 // commitFailed tells a refused COMMIT from a connection lost while it was under way.
 func (a *application) commitFailed(ctx context.Context, indexes []int, xid string, err error) error {
 	if sqlState(err) != "" || errors.Is(err, pgx.ErrTxCommitRollback) {
 		return a.failed(ctx, indexes, errors.Join(fmt.Errorf("commit: %w", err), a.undoLasting(ctx, indexes)))
 	}
-	return fmt.Errorf("%w (%v)", errUnsettled, err)
+	return fmt.Errorf("whether the last transaction was committed is not known: %w: %w", err, errUnsettled)
 }
 
 // undoLasting puts back what ROLLBACK has not.
@@ -122,12 +149,12 @@ func (a *application) runOutside(ctx context.Context, i int) error {
 	}
 	if _, err := a.conn.Exec(ctx, q.Statement, values(q.Args)...); err != nil {
 		if sqlState(err) == "" {
-			return fmt.Errorf("%w (%v)", errUnsettled, err)
+			return fmt.Errorf("whether %q had its effect is not known: %w: %w", a.steps[i].Title, err, errUnsettled)
 		}
 		return a.failed(ctx, span(i, i+1), fmt.Errorf("%s: %w", a.steps[i].Title, err))
 	}
 	a.point("after-statement", i)
-	return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied})
+	return a.done(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied})
 }
 
 // save keeps the rows that a step will change. They are on disk when it returns.
@@ -167,9 +194,9 @@ func holds(ctx context.Context, c conn, g *doctor.Guard) error {
 		return nil
 	}
 	if g.Else == "" {
-		return errors.New("what the plan saw no longer holds; run synapse-doctor fix again")
+		return refuse("what the plan saw no longer holds; run synapse-doctor fix again")
 	}
-	return errors.New(g.Else)
+	return refuse("%s", g.Else)
 }
 
 func values(args []doctor.Value) []any {

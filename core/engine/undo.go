@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -47,11 +46,10 @@ func (e *Engine) Undo(ctx context.Context, o UndoOptions) (*UndoReport, error) {
 	for _, p := range slices.Backward(plans) {
 		result := e.shown(p)
 		started, err := e.undoPlan(ctx, p, &result, o.Consent)
-		var refusal *Refusal
 		switch {
 		case err == nil:
 			result.Status = doctor.PlanApplied
-		case errors.As(err, &refusal) && !started:
+		case !started && ctx.Err() == nil:
 			result.Status, result.Reason = doctor.PlanRefused, e.reason(err)
 		default:
 			result.Status, result.Reason = doctor.PlanFailed, e.reason(err)
@@ -118,7 +116,7 @@ func (e *Engine) undoPlan(ctx context.Context, p journal.Plan, result *doctor.Pl
 	if !p.Plan.Reversible {
 		return false, refuse("it can't be put back: %s", p.Plan.Irreversible)
 	}
-	if key := e.lockKey(p.Plan.Database); key != p.Target {
+	if key := e.lockKey(p.Plan); key != p.Target {
 		return false, refuse("it was applied to another target (%s) than the configured one (%s)", p.Target, key)
 	}
 	if err := e.unsettled[p.Target]; err != nil {
@@ -143,6 +141,9 @@ func (e *Engine) undoPlan(ctx context.Context, p journal.Plan, result *doctor.Pl
 		return false, err
 	}
 	if err := e.beginRun(ctx, "undo", nil); err != nil {
+		return false, err
+	}
+	if err := a.lock.record(); err != nil {
 		return false, err
 	}
 	if err := e.journal.SetPlan(ctx, p.ID, journal.PlanUndoing, ""); err != nil {
@@ -194,9 +195,24 @@ func (e *Engine) sourceOf(p doctor.Plan) (doctor.Source, error) {
 	return nil, refuse("the plugin with the check %q is not loaded", check)
 }
 
-// undo puts the applied steps back, the last first. It goes on after the end of ctx: half an undo helps nobody.
+// undoPatience is how long putting back may take after the administrator has given up waiting.
+const undoPatience = 30 * time.Second
+
+// undo puts the applied steps back, the last first. It goes on for a while after the end of ctx: half an undo helps nobody.
 func (a *application) undo(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
+		defer cancel()
+	}
+	err := a.undoSteps(ctx)
+	if err != nil && ctx.Err() != nil && !errors.Is(err, errUnsettled) {
+		err = fmt.Errorf("%w (%v)", errUnsettled, err)
+	}
+	return err
+}
+
+func (a *application) undoSteps(ctx context.Context) error {
 	for i := len(a.steps) - 1; i >= 0; i-- {
 		if a.results[i].Status != doctor.StepApplied {
 			continue
@@ -235,7 +251,7 @@ func (a *application) undoSQL(ctx context.Context, first, end int) error {
 	if err != nil {
 		return fmt.Errorf("begin a transaction: %w", err)
 	}
-	defer tx.Rollback(ctx)
+	defer tx.Rollback(context.WithoutCancel(ctx))
 	var xid string
 	if err := tx.QueryRow(ctx, `SELECT txid_current()::text`).Scan(&xid); err != nil {
 		return fmt.Errorf("begin a transaction: %w", err)
@@ -245,6 +261,9 @@ func (a *application) undoSQL(ctx context.Context, first, end int) error {
 		if err := a.undoStatement(ctx, tx, i); err != nil {
 			return err
 		}
+	}
+	if err := a.stillStopped(ctx, tx); err != nil {
+		return err
 	}
 	if err := a.engine.journal.SetSteps(ctx, a.record.ID, indexes, journal.Step{Status: journal.StepUndoing, XID: xid}); err != nil {
 		return err
@@ -257,7 +276,7 @@ func (a *application) undoSQL(ctx context.Context, first, end int) error {
 			}
 			return fmt.Errorf("commit: %w", err)
 		}
-		return fmt.Errorf("%w (%v)", errUnsettled, err)
+		return fmt.Errorf("whether it was put back is not known: %w: %w", err, errUnsettled)
 	}
 	a.point("undo-after-commit", first)
 	return a.mark(ctx, indexes, journal.Step{Status: journal.StepUndone})
@@ -307,7 +326,7 @@ func (a *application) undoFile(ctx context.Context, i int) error {
 	if i < len(a.record.Steps) {
 		note = a.record.Steps[i].Note
 	}
-	state, err := stateOf(f, a.steps[i].EditFile, note)
+	state, is, err := stateOf(f, a.steps[i].EditFile, note)
 	if err != nil {
 		return err
 	}
@@ -316,7 +335,7 @@ func (a *application) undoFile(ctx context.Context, i int) error {
 		return refuse("%s has been changed since; what was added there would be lost. The copy from before is %s", f.Path, f.Backup)
 	case fileAfter, fileTorn:
 		a.point("undo-file", i)
-		if err := a.engine.restoreFile(f, a.record.Run, func() error {
+		if err := a.engine.restoreFile(f, is, a.record.Run, func() error {
 			return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepUndoing, Note: inPlace})
 		}); err != nil {
 			return err
@@ -353,7 +372,7 @@ func (e *Engine) closeJournal() {
 		plans, err := e.journal.Plans(context.Background(), e.Target.RunID)
 		for _, p := range plans {
 			switch p.Status {
-			case journal.PlanFailed:
+			case journal.PlanFailed, journal.PlanUndone:
 				status = journal.RunFailed
 			case journal.PlanApplying, journal.PlanUndoing:
 				err = errUnsettled
@@ -381,5 +400,3 @@ func (e *Engine) beginRun(ctx context.Context, command string, found []doctor.Ch
 	e.begun = err == nil
 	return err
 }
-
-func pid() int { return os.Getpid() }
