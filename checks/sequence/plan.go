@@ -79,6 +79,11 @@ func resync(label string, states []*state) doctor.Plan {
 	if lock := lockStep(label, states); lock != nil {
 		p.Steps = append(p.Steps, *lock)
 	}
+	for _, s := range states {
+		if s.at.IsOwner {
+			p.Steps = append(p.Steps, holdStep(label, s))
+		}
+	}
 	// What ROLLBACK does not put back comes last: when anything before it fails, it has not happened.
 	for _, s := range states {
 		if s.at.IsOwner {
@@ -128,9 +133,23 @@ func lockStep(label string, states []*state) *doctor.Step {
 	}}
 }
 
+// hold sets the sequence's limit to what it is. That takes the lock that everybody else's nextval waits for until the end
+// of the transaction (ShareRowExclusive; LOCK TABLE takes no sequence), so that what a guard sees after it is still so when
+// the sequence is moved. All else stays as it was, but that the next number drawn is written to the log anew (log_cnt 0).
+// Only the owner can do it.
+func (s *state) hold() string {
+	return fmt.Sprintf("ALTER SEQUENCE %s MAXVALUE %d", s.at.Ident, s.at.Max)
+}
+
+func holdStep(label string, s *state) doctor.Step {
+	return doctor.Step{Title: fmt.Sprintf("Keep others from drawing from %s until the end of the transaction", s.name), SQL: &doctor.SQLStep{
+		Database: label, Mode: doctor.ModeGroup, Group: group, Statement: s.hold(),
+	}}
+}
+
 // A plain setval takes effect at once and survives ROLLBACK. After ALTER SEQUENCE … RESTART in the same transaction it
-// does not, and everybody else's nextval waits for the end of that transaction. Hence two steps for one sequence. Each
-// puts back what it did itself.
+// does not. Hence two steps for one sequence. Each puts back what it did itself. Undone, the second comes first, and so
+// it holds the sequence for both.
 
 func restart(label string, s *state) doctor.Step {
 	undo := []doctor.UndoSQL{{Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.at.Ident, s.value), Guard: s.undrawn(s.needed(), false)}}
@@ -148,13 +167,14 @@ func setCalled(label string, s *state) doctor.Step {
 	return doctor.Step{Title: fmt.Sprintf("Move %s from %d to %d", s.name, s.last(), s.needed()), SQL: &doctor.SQLStep{
 		Database: label, Mode: doctor.ModeGroup, Group: group, MaxRows: 1,
 		Statement: s.setval(fmt.Sprint(max(s.last(), 0))),
-		Undo: []doctor.UndoSQL{{Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.at.Ident, s.needed()),
+		Undo: []doctor.UndoSQL{{Statement: s.hold()}, {Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.at.Ident, s.needed()),
 			Guard: s.undrawn(s.needed(), true)}},
 	}}
 }
 
 func setOnly(label string, s *state) doctor.Step {
-	return doctor.Step{Title: fmt.Sprintf("Move %s from %d to %d, at once: it is not this role's own, so ROLLBACK would not put it back", s.name, s.last(), s.needed()),
+	return doctor.Step{Title: fmt.Sprintf("Move %s from %d to %d, at once: it is not this role's own, so ROLLBACK would not put it back, "+
+		"and nobody is kept from drawing from it: Synapse and all its workers have to stay stopped meanwhile", s.name, s.last(), s.needed()),
 		SQL: &doctor.SQLStep{
 			Database: label, Mode: doctor.ModeGroup, Group: group, MaxRows: 1, Lasting: true,
 			Statement: s.setval(s.lastExpression()), Guard: s.unchanged(),

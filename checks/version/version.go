@@ -1,13 +1,14 @@
 // Package version examines whether the PostgreSQL server, Synapse's schema and the Synapse that uses them fit together,
 // and whether the schema's background work is getting done. It imports core/doctor and core/synapse.
 //
-// It only speaks of the server where a database holds no schema of Synapse.
+// Where a database holds no schema of Synapse it only speaks of the server, and is skipped or unknown: never ok.
 package version
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
@@ -55,16 +56,31 @@ func At(now func() time.Time) doctor.Check {
 		},
 		Run: func(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
 			var unread []error
+			var bare []string // the databases without Synapse's schema
+			seen, reported := false, false
 			for _, db := range t.Meeting(doctor.NeedsPostgres) {
 				facts, err := look(ctx, db)
 				if err != nil {
 					unread = append(unread, fmt.Errorf("database %s: %w", db.Label, err))
 					continue
 				}
+				if facts.hasSchema {
+					seen = true
+				} else {
+					bare = append(bare, db.Where())
+				}
 				for _, f := range judge(facts, now()) {
+					reported = true
 					f.Database = db.Label
 					r.Find(f)
 				}
+			}
+			if len(bare) > 0 {
+				reason := strings.Join(bare, ", ") + ": Synapse's schema was not seen there, so only the server was examined"
+				if !seen && !reported && len(unread) == 0 {
+					return doctor.Skip("%s", reason)
+				}
+				unread = append(unread, errors.New(reason))
 			}
 			return errors.Join(unread...)
 		},

@@ -311,6 +311,30 @@ func TestEachDatabaseIsExamined(t *testing.T) {
 	}
 }
 
+func TestADatabaseWithoutSynapsesSchemaIsNotCalledSound(t *testing.T) {
+	server := pgtest.Start(t)
+	empty, synapse := server.Database(t), server.Database(t, pgtest.WithSetup(pgtest.Fixture()))
+	old := At(func() time.Time { return day("2040-01-01") })
+	for what, tt := range map[string]struct {
+		check   doctor.Check
+		dsns    []string
+		want    string
+		skipped bool
+	}{
+		"alone":                {At(func() time.Time { return today }), []string{empty.DSN()}, "", true},
+		"on an old server":     {old, []string{empty.DSN()}, "end-of-life warning", false},
+		"beside one that has":  {At(func() time.Time { return today }), []string{synapse.DSN(), empty.DSN()}, "", false},
+		"after one that lacks": {At(func() time.Time { return today }), []string{empty.DSN(), synapse.DSN()}, "", false},
+	} {
+		var c collector
+		err := tt.check.Run(t.Context(), target(t, tt.dsns...), &c)
+		reason, skipped := doctor.SkipReason(err)
+		if err == nil || skipped != tt.skipped || codes(c.found) != tt.want || !strings.Contains(err.Error(), empty.Name) {
+			t.Errorf("%s: %v (skipped: %q), found %q", what, err, reason, codes(c.found))
+		}
+	}
+}
+
 func TestARoleThatMayNotLookIsNoHealth(t *testing.T) {
 	db := pgtest.Start(t).Database(t, pgtest.WithSetup(pgtest.Fixture()))
 	db.AdminExec(t, `ALTER TABLE background_updates OWNER TO CURRENT_USER; REVOKE ALL ON background_updates FROM PUBLIC, `+db.User)

@@ -27,6 +27,7 @@ type FixOptions struct {
 // Its error is a usage error or the end of ctx; what became of each plan is in the report, which is not nil then either
 // when something had been applied.
 func (e *Engine) Fix(ctx context.Context, o FixOptions) (*doctor.FixReport, error) {
+	defer e.Target.Close()
 	if o.Apply {
 		if err := e.openJournal(); err != nil {
 			return nil, err
@@ -150,6 +151,7 @@ func (e *Engine) apply(ctx context.Context, p *planned, before *doctor.Report, c
 	if err := consent(ctx, p.PlanResult); err != nil {
 		return false, err
 	}
+	e.Trace("consent 0")
 	// The question may have stood for an hour.
 	if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
 		return false, err
@@ -205,7 +207,7 @@ func (e *Engine) open(ctx context.Context, p doctor.Plan, command string) (_ *ap
 	}
 	if a.conn != nil {
 		if killed := a.lock.killed(); killed != "" {
-			if err := endLeftovers(ctx, a.conn, killed); err != nil {
+			if err := endLeftovers(ctx, e.Target.Database(p.Database), killed); err != nil {
 				return nil, err
 			}
 		}

@@ -121,7 +121,7 @@ func (e *Engine) preconditions(ctx context.Context, p doctor.Plan, c *pgx.Conn) 
 	for _, r := range p.Requires {
 		switch r {
 		case doctor.RequireStopped:
-			if err := e.synapseStopped(ctx, c, e.Target.Database(p.Database)); err != nil {
+			if err := e.synapseStopped(ctx, e.Target.Database(p.Database)); err != nil {
 				return err
 			}
 		case doctor.RequireAdmin:
@@ -146,29 +146,29 @@ WHERE datname = current_database() AND usename = session_user AND pid <> pg_back
 ORDER BY backend_start, pid`
 
 // synapseStopped refuses while a session of Synapse's role is open, or a process named in a pid_file lives.
-func (e *Engine) synapseStopped(ctx context.Context, c *pgx.Conn, d *doctor.Database) error {
+func (e *Engine) synapseStopped(ctx context.Context, d *doctor.Database) error {
 	for _, path := range e.PIDFiles {
 		if pid := livingSynapse(path); pid > 0 {
 			return refuse("Synapse is running: process %d of %s. Stop it and every worker first (systemctl stop matrix-synapse), then run this again", pid, path)
 		}
 	}
-	if c == nil {
+	if d == nil || d.Engine != doctor.Postgres {
 		return nil
 	}
-	ours, err := e.ownSessions(ctx, c)
+	ours, err := e.ownSessions(ctx, d)
 	for range lingering {
 		if err != nil || len(ours) == 0 {
 			break
 		}
 		if err = sleep(ctx, lingeringPause); err == nil {
-			ours, err = e.ownSessions(ctx, c)
+			ours, err = e.ownSessions(ctx, d)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("look for open sessions: %w", err)
 	}
 	if len(ours) == 0 {
-		return e.noteOthers(ctx, c)
+		return e.noteOthers(ctx, d)
 	}
 	return refuse("Synapse, or something else with its login, is connected to %s: %s. Stop Synapse and every worker first (systemctl stop matrix-synapse; a PgBouncer keeps its idle connections until it is told PAUSE or stopped), then run this again",
 		d.Where(), e.clean(strings.Join(ours[:min(len(ours), 5)], "; ")+more(len(ours)-5)))
@@ -180,9 +180,10 @@ FROM (SELECT usename, count(*) AS n FROM pg_stat_activity
   WHERE datname = current_database() AND usename <> session_user GROUP BY usename) others`
 
 // noteOthers names the other roles that are connected. They are no reason to refuse: exporters and backups are at home here.
-func (e *Engine) noteOthers(ctx context.Context, c *pgx.Conn) error {
+func (e *Engine) noteOthers(ctx context.Context, d *doctor.Database) error {
 	var others string
-	if err := c.QueryRow(ctx, othersQuery).Scan(&others); err != nil {
+	err := asLogin(ctx, d, func(tx pgx.Tx) error { return tx.QueryRow(ctx, othersQuery).Scan(&others) })
+	if err != nil {
 		return fmt.Errorf("look for open sessions: %w", err)
 	}
 	if others != "" && others != e.noted {
@@ -199,23 +200,37 @@ const (
 )
 
 // ownSessions describes the open sessions of the role that the doctor, and so Synapse, logs in with, the doctor's own left out.
-func (e *Engine) ownSessions(ctx context.Context, c conn) ([]string, error) {
+func (e *Engine) ownSessions(ctx context.Context, d *doctor.Database) ([]string, error) {
 	names, err := e.ownNames(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := c.Query(ctx, sessionsQuery, names)
-	if err != nil {
-		return nil, err
-	}
 	var ours []string
-	var pid int
-	var application, address, state string
-	_, err = pgx.ForEachRow(rows, []any{&pid, &application, &address, &state}, func() error {
-		ours = append(ours, describeSession(pid, application, address, state))
-		return nil
+	err = asLogin(ctx, d, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, sessionsQuery, names)
+		if err != nil {
+			return err
+		}
+		var pid int
+		var application, address, state string
+		_, err = pgx.ForEachRow(rows, []any{&pid, &application, &address, &state}, func() error {
+			ours = append(ours, describeSession(pid, application, address, state))
+			return nil
+		})
+		return err
 	})
 	return ours, err
+}
+
+// asLogin asks as the role that logged in. Where ALTER ROLE … SET role makes another of it, that one may not be allowed to
+// see what the login's own sessions are doing.
+func asLogin(ctx context.Context, d *doctor.Database, ask func(pgx.Tx) error) error {
+	return d.Read(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SET LOCAL ROLE NONE`); err != nil {
+			return err
+		}
+		return ask(tx)
+	})
 }
 
 // ownNames are the application names of this run and of the ones in the journal, whose sessions may linger. Those of a

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 )
 
@@ -245,16 +247,21 @@ func unlockDatabase(ctx context.Context, c conn) {
 const unlockPatience = 2 * time.Second
 
 // endLeftovers ends the sessions that a run left on the server when it was killed.
-func endLeftovers(ctx context.Context, c conn, run string) error {
-	if _, err := c.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-		WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = session_user`, doctor.ApplicationName(run)); err != nil {
+func endLeftovers(ctx context.Context, d *doctor.Database, run string) error {
+	if err := asLogin(ctx, d, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = session_user`, doctor.ApplicationName(run))
+		return err
+	}); err != nil {
 		return fmt.Errorf("end what run %s left on the server: %w", run, err)
 	}
 	var left string
 	for range waits {
-		if err := c.QueryRow(ctx, `SELECT coalesce(string_agg(pid::text, ', '), '') FROM pg_stat_activity
+		if err := asLogin(ctx, d, func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, `SELECT coalesce(string_agg(pid::text, ', '), '') FROM pg_stat_activity
 			WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = session_user`,
-			doctor.ApplicationName(run)).Scan(&left); err != nil {
+				doctor.ApplicationName(run)).Scan(&left)
+		}); err != nil {
 			return fmt.Errorf("wait for what run %s left on the server: %w", run, err)
 		}
 		if left == "" {

@@ -54,7 +54,7 @@ func (a *application) runSQL(ctx context.Context, first, end int) error {
 			return a.failed(ctx, indexes, errors.Join(err, a.undoLasting(ctx, span(first, i))))
 		}
 	}
-	if err := a.stillStopped(ctx, tx); err != nil {
+	if err := a.stillStopped(ctx); err != nil {
 		tx.Rollback(context.WithoutCancel(ctx))
 		return a.failed(ctx, indexes, errors.Join(err, a.undoLasting(ctx, indexes)))
 	}
@@ -82,11 +82,11 @@ func (a *application) done(ctx context.Context, indexes []int, s journal.Step) e
 }
 
 // stillStopped asks once more, before what was done takes effect, where the plan needs Synapse stopped.
-func (a *application) stillStopped(ctx context.Context, c conn) error {
+func (a *application) stillStopped(ctx context.Context) error {
 	if !slices.Contains(a.record.Plan.Requires, doctor.RequireStopped) {
 		return nil
 	}
-	ours, err := a.engine.ownSessions(ctx, c)
+	ours, err := a.engine.ownSessions(ctx, a.engine.Target.Database(a.record.Plan.Database))
 	if err != nil {
 		return fmt.Errorf("look for open sessions: %w", err)
 	}

@@ -30,6 +30,7 @@ var ErrNothingToUndo = errors.New("nothing to undo")
 
 // Undo puts back what a run applied, newest first, through the same gates as applying it.
 func (e *Engine) Undo(ctx context.Context, o UndoOptions) (*UndoReport, error) {
+	defer e.Target.Close()
 	if err := e.openJournal(); err != nil {
 		return nil, err
 	}
@@ -262,7 +263,7 @@ func (a *application) undoSQL(ctx context.Context, first, end int) error {
 			return err
 		}
 	}
-	if err := a.stillStopped(ctx, tx); err != nil {
+	if err := a.stillStopped(ctx); err != nil {
 		return err
 	}
 	if err := a.engine.journal.SetSteps(ctx, a.record.ID, indexes, journal.Step{Status: journal.StepUndoing, XID: xid}); err != nil {

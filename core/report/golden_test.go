@@ -331,3 +331,26 @@ func TestThePlanThatWasPickedIsNamedAgain(t *testing.T) {
 		}
 	}
 }
+
+func TestSynapseIsToldToStartOnlyWhenNothingSpeaksAgainstIt(t *testing.T) {
+	for what, tt := range map[string]struct {
+		after *doctor.Report
+		want  bool
+	}{
+		"sound":                 {soundReport(), true},
+		"only a warning":        {&doctor.Report{Checks: []doctor.CheckResult{{ID: "locale", Status: doctor.StatusWarning}}}, true},
+		"does not apply":        {&doctor.Report{Checks: []doctor.CheckResult{{ID: "vacuum", Status: doctor.StatusSkipped}}}, true},
+		"an error":              {&doctor.Report{Checks: []doctor.CheckResult{{ID: "locale", Status: doctor.StatusError}}}, false},
+		"unknown":               {&doctor.Report{Checks: []doctor.CheckResult{{ID: "sequence", Status: doctor.StatusUnknown}}}, false},
+		"no connection":         {&doctor.Report{Checks: []doctor.CheckResult{{ID: "sequence", Status: doctor.StatusSkipped, NeedFailed: true}}}, false},
+		"a plugin did not tell": {&doctor.Report{Plugins: []doctor.PluginInfo{{Name: "rooms", Status: doctor.StatusUnknown}}}, false},
+		"not examined":          {nil, false},
+	} {
+		r := appliedFix()
+		r.After = tt.after
+		text := render(t, "table", sampleOptions, sample{what, func(f Formatter, b *bytes.Buffer) error { return f.Fix(b, r) }})
+		if got := strings.Contains(text, "can be started again"); got != tt.want {
+			t.Errorf("%s: told %t:\n%s", what, got, text)
+		}
+	}
+}

@@ -533,7 +533,7 @@ func (p *paper) fixSummary(r *doctor.FixReport, chosen []doctor.PlanResult) {
 			sign, color = "!", style
 		}
 		p.prose(0, color, sign+" "+capital(outcomes(n))+". "+state)
-		if stopped {
+		if stopped && mayStart(r.After) {
 			p.prose(0, plain, "Synapse and its workers can be started again.")
 		}
 		suggest("To put it back:", p.command("undo"))
@@ -544,6 +544,13 @@ func (p *paper) fixSummary(r *doctor.FixReport, chosen []doctor.PlanResult) {
 		p.prose(0, plain, "Nothing for the doctor to apply: "+outcomes(n)+".")
 		suggest("When it is done:", p.command("check", planned(chosen)...))
 	}
+}
+
+// mayStart is true when everything was examined and nothing is broken.
+func mayStart(after *doctor.Report) bool {
+	return after != nil && !slices.ContainsFunc(after.Checks, func(c doctor.CheckResult) bool {
+		return c.Status == doctor.StatusError || c.Status == doctor.StatusUnknown || c.NeedFailed
+	}) && !slices.ContainsFunc(after.Plugins, func(p doctor.PluginInfo) bool { return p.Status == doctor.StatusUnknown })
 }
 
 // whyNot says at the end why a plan was not carried out, and what is the state now.
