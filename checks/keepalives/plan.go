@@ -101,10 +101,7 @@ func editPlan(file string, faults []fault) (doctor.Plan, error) {
 	if err := proveAll(content, splices, faults); err != nil {
 		return doctor.Plan{}, fmt.Errorf("%s: %w", file, err)
 	}
-	step := &doctor.EditFileStep{Path: file, Before: hash(content), Format: "yaml"}
-	for _, s := range splices {
-		step.Splices = append(step.Splices, doctor.Splice(s))
-	}
+	step := &doctor.EditFileStep{Path: file, Before: hash(content), Format: "yaml", Splices: splices}
 	p.Steps = []doctor.Step{
 		{Title: "Write the keepalive settings into " + file, EditFile: step},
 		restart,

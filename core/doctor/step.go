@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"fmt"
+
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
 
 // Step is one thing that a plan does. Exactly one of the pointers is set.
@@ -121,10 +123,7 @@ type EditFileStep struct {
 }
 
 // Splice replaces Old, which must stand at Offset of the file as it was, by New.
-type Splice struct {
-	Offset   int64
-	Old, New []byte
-}
+type Splice = synapse.Splice
 
 // ProbeStep is an expectation that only reads: a query that must hold, or a login that must work or must fail.
 type ProbeStep struct {

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/journal"
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
 
 // edit is a file's content before and after an edit-file step.
@@ -36,33 +36,17 @@ func readEdit(s *doctor.EditFileStep) (edit, error) {
 	if sum(before) != s.Before {
 		return edit{}, refuse("%s has changed since the plan was made; run synapse-doctor fix again", s.Path)
 	}
-	after, err := splice(before, s.Splices)
+	after, err := synapse.Apply(before, s.Splices)
 	if err != nil {
 		return edit{}, fmt.Errorf("edit %s: %w", s.Path, err)
 	}
 	if s.Format == "yaml" {
-		var any yaml.Node
-		if err := yaml.Unmarshal(after, &any); err != nil {
+		var parsed yaml.Node
+		if err := yaml.Unmarshal(after, &parsed); err != nil {
 			return edit{}, fmt.Errorf("edit %s: it would no longer be valid YAML", s.Path)
 		}
 	}
 	return edit{path, before, after}, nil
-}
-
-// splice applies replacements by rising offset; every other byte is kept.
-func splice(content []byte, splices []doctor.Splice) ([]byte, error) {
-	var out []byte
-	at := int64(0)
-	for _, s := range splices {
-		end := s.Offset + int64(len(s.Old))
-		if s.Offset < at || end > int64(len(content)) || !bytes.Equal(content[s.Offset:end], s.Old) {
-			return nil, fmt.Errorf("what is to be replaced at byte %d is not there", s.Offset)
-		}
-		out = append(out, content[at:s.Offset]...)
-		out = append(out, s.New...)
-		at = end
-	}
-	return append(out, content[at:]...), nil
 }
 
 func sum(content []byte) string {
@@ -123,7 +107,7 @@ func stateOf(f journal.File, step *doctor.EditFileStep, note string) (state file
 		if err != nil {
 			return fileOther, is, fmt.Errorf("read the backup of %s: %w", f.Path, cause(err))
 		}
-		after, err := splice(before, step.Splices)
+		after, err := synapse.Apply(before, step.Splices)
 		if err == nil && (torn(content, before, after) || torn(content, after, before)) {
 			return fileTorn, is, nil
 		}

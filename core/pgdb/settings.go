@@ -94,6 +94,16 @@ func (s Settings) Ignored() map[string]string {
 	return ignored
 }
 
+// HasSecret reports whether a setting that is never printed has a value.
+func (s Settings) HasSecret() bool {
+	for name, value := range s {
+		if keywords[name].secret && value != "" {
+			return true
+		}
+	}
+	return false
+}
+
 const redacted = "***"
 
 // String lists the settings as a connection string without secrets.
