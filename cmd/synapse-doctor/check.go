@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/engine"
@@ -18,7 +17,7 @@ Exit codes: 0 nothing at or above --fail-on; 2 findings; 1 could not complete, w
 func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 	var t targetFlags
 	var o outputFlags
-	f := newFlags("check", "[CHECK|CODE …]", checkAbout, s.err)
+	f := newFlags("check", "[CHECK|CODE …]", checkAbout, s)
 	t.register(f)
 	failOn := f.String("fail-on", "warning", "exit 2 for findings of this `SEVERITY` or worse: info, warning, error")
 	record := f.Bool("record", false, "keep the result in the journal, for history")
@@ -30,32 +29,25 @@ func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 	if err != nil {
 		return exitFailed, fmt.Errorf("--fail-on: %w", err)
 	}
-	if _, err := o.formatter(&t, nil, s); err != nil {
-		return exitFailed, err
-	}
-	e, err := t.open(ctx, f, s)
+	e, formatter, err := t.openReport(ctx, f, &o, s)
 	if err != nil {
 		return exitFailed, err
 	}
 	defer e.close()
-	formatter, err := o.formatter(&t, e.assembled, s)
-	if err != nil {
-		return exitFailed, err
-	}
 	r, err := e.Check(ctx, engine.Selection{Wanted: f.Args(), Skip: t.skip})
 	go e.close() // the plugins end while the report is printed
 	if err != nil {
+		return exitFailed, err
+	}
+	e.progress.end()
+	tellInterrupted(e.StateDir, s.err)
+	if err := o.write(s, func(w io.Writer) error { return formatter.Check(w, r) }); err != nil {
 		return exitFailed, err
 	}
 	if *record {
 		if err := e.Record(ctx, r); err != nil {
 			return exitFailed, err
 		}
-	}
-	e.progress.end()
-	tellInterrupted(e.StateDir, s.err)
-	if err := o.write(s, func(w io.Writer) error { return formatter.Check(w, r) }); err != nil {
-		return exitFailed, err
 	}
 	return checkCode(r, threshold, f.NArg() > 0), nil
 }
@@ -86,12 +78,4 @@ func checkCode(r *doctor.Report, threshold doctor.Severity, asked bool) int {
 		}
 	}
 	return code
-}
-
-// now is the time of day for people.
-func localTime(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.Local().Format(time.DateTime)
 }

@@ -12,7 +12,7 @@ import (
 func runExplain(ctx context.Context, args []string, s streams) (int, error) {
 	var p pluginFlags
 	var o outputFlags
-	f := newFlags("explain", "CHECK|CODE", "What a check looks at, or what a finding means, how it comes about and how it is mended.", s.err)
+	f := newFlags("explain", "CHECK|CODE", "What a check looks at, or what a finding means, how it comes about and how it is mended.", s)
 	p.register(f)
 	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
 	if err := f.Parse(args); err != nil {

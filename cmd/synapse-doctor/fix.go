@@ -25,7 +25,7 @@ func runFix(ctx context.Context, args []string, s streams) (int, error) {
 	var t targetFlags
 	var o outputFlags
 	var c consent
-	f := newFlags("fix", "[CHECK|CODE …]", fixAbout, s.err)
+	f := newFlags("fix", "[CHECK|CODE …]", fixAbout, s)
 	t.register(f)
 	apply := f.Bool("apply", false, "do it, after asking")
 	plans := f.StringArray("plan", nil, "choose the plan with this `ID` among alternatives; may be repeated")
@@ -39,18 +39,11 @@ func runFix(ctx context.Context, args []string, s streams) (int, error) {
 	if err != nil {
 		return exitFailed, fmt.Errorf("--fail-on: %w", err)
 	}
-	if _, err := o.formatter(&t, nil, s); err != nil {
-		return exitFailed, err
-	}
-	e, err := t.open(ctx, f, s)
+	e, formatter, err := t.openReport(ctx, f, &o, s)
 	if err != nil {
 		return exitFailed, err
 	}
 	defer e.close()
-	formatter, err := o.formatter(&t, e.assembled, s)
-	if err != nil {
-		return exitFailed, err
-	}
 	c.begin(s, e, o)
 	r, err := e.Fix(ctx, engine.FixOptions{
 		Selection: engine.Selection{Wanted: f.Args(), Skip: t.skip},
@@ -120,6 +113,14 @@ func (c *consent) begin(s streams, e *session, o outputFlags) {
 // ask shows the plan and takes yes for an answer; for a dangerous one, the name of the database. A plan that the command
 // line has agreed to is shown all the same: what was done to a database ought to be in somebody's log.
 func (c *consent) ask(ctx context.Context, p doctor.PlanResult) error {
+	if err := c.answer(ctx, p); err != nil {
+		return err
+	}
+	finishTheWork()
+	return nil
+}
+
+func (c *consent) answer(ctx context.Context, p doctor.PlanResult) error {
 	agreed := c.yesDangerous || c.yes && p.Plan.Risk < doctor.Dangerous
 	c.session.progress.pause()
 	defer c.session.progress.resume()

@@ -16,7 +16,7 @@ history prune ends what is older than --older-than: its findings, saved rows and
 
 func runHistory(ctx context.Context, args []string, s streams) (int, error) {
 	var t targetFlags
-	f := newFlags("history", "[RUN | prune]", historyAbout, s.err)
+	f := newFlags("history", "[RUN | prune]", historyAbout, s)
 	f.StringVar(&t.stateDir, "state-dir", "", "where the journal is kept (default as for check)")
 	limit := f.IntP("number", "n", 20, "how many runs to list")
 	older := f.Duration("older-than", 90*24*time.Hour, "with prune: the age from which runs are forgotten")
@@ -102,4 +102,12 @@ func tellRun(ctx context.Context, j *journal.Journal, id string, w io.Writer) er
 		fmt.Fprintf(w, "%-10s  %-7s  %s: %s\n", f.Trend, f.Severity, f.Key.Code, doctor.Clean(f.Summary))
 	}
 	return nil
+}
+
+// localTime is a date and time where the reader is, and a dash for one that never was.
+func localTime(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.DateTime)
 }

@@ -24,7 +24,7 @@ func catalogue(ctx context.Context, p *pluginFlags, w io.Writer) ([]doctor.Plugi
 func runList(ctx context.Context, args []string, s streams) (int, error) {
 	var p pluginFlags
 	var o outputFlags
-	f := newFlags("list", "", "The checks, what each is for, and the codes of what they find.", s.err)
+	f := newFlags("list", "", "The checks, what each is for, and the codes of what they find.", s)
 	p.register(f)
 	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
 	format := f.String("format", "table", "table or json")

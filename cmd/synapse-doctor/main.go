@@ -113,13 +113,17 @@ synapse-doctor COMMAND --help lists a command's options.
 `)
 }
 
-// newFlags makes a command's flag set. Its help says what the exit codes mean.
-func newFlags(name, args, about string, w io.Writer) *pflag.FlagSet {
+// finishTheWork keeps the process alive when whoever reads its output goes away: what was begun on a database is worth more
+// than the report of it.
+func finishTheWork() { signal.Ignore(syscall.SIGPIPE) }
+
+// newFlags makes a command's flag set. Its help, which goes to standard output, says what the exit codes mean.
+func newFlags(name, args, about string, s streams) *pflag.FlagSet {
 	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
-	f.SetOutput(w)
+	f.SetOutput(s.err)
 	f.SortFlags = false
 	f.Usage = func() {
-		fmt.Fprintf(w, "Usage: synapse-doctor %s\n\n%s\n\nOptions:\n%s", strings.TrimSpace(name+" [OPTIONS] "+args), about, f.FlagUsagesWrapped(80))
+		fmt.Fprintf(s.out, "Usage: synapse-doctor %s\n\n%s\n\nOptions:\n%s", strings.TrimSpace(name+" [OPTIONS] "+args), about, f.FlagUsagesWrapped(80))
 	}
 	return f
 }

@@ -76,18 +76,8 @@ func (o *outputFlags) write(s streams, print func(io.Writer) error) error {
 	if err := print(&b); err != nil {
 		return fmt.Errorf("print the report: %w", err)
 	}
-	temp := o.file + ".tmp"
-	if info, err := os.Stat(o.file); err == nil && !info.Mode().IsRegular() {
-		temp = o.file // a pipe or a device is written to, not replaced
-	}
-	if err := os.WriteFile(temp, []byte(b.String()), 0o666); err != nil {
+	if err := writeFile(o.file, b.String()); err != nil {
 		return fmt.Errorf("write the report: %w", err)
-	}
-	if temp != o.file {
-		if err := os.Rename(temp, o.file); err != nil {
-			os.Remove(temp)
-			return fmt.Errorf("write the report: %w", err)
-		}
 	}
 	return nil
 }

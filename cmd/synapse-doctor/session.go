@@ -11,6 +11,7 @@ import (
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/engine"
+	"github.com/synapse-doctor/synapse-doctor/core/report"
 	"github.com/synapse-doctor/synapse-doctor/plugins/builtin"
 	"github.com/synapse-doctor/synapse-doctor/plugins/host"
 )
@@ -90,6 +91,23 @@ func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams) (*s
 		}),
 		assembled: a, progress: p, sources: sources,
 	}, nil
+}
+
+// openReport opens the session of a command that prints a report, and makes its formatter.
+func (t *targetFlags) openReport(ctx context.Context, f *pflag.FlagSet, o *outputFlags, s streams) (*session, report.Formatter, error) {
+	if _, err := o.formatter(t, nil, s); err != nil {
+		return nil, nil, err // a misspelt format starts nothing
+	}
+	e, err := t.open(ctx, f, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	formatter, err := o.formatter(t, e.assembled, s)
+	if err != nil {
+		e.close()
+		return nil, nil, err
+	}
+	return e, formatter, nil
 }
 
 // close ends the plugins. Their processes are gone when it returns, however often it is called.

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -162,22 +161,13 @@ func fromDSN(flag, dsn string) (*doctor.Database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
-	if !isFile && (settings["password"] != "" || hasPassword(dsn)) {
-		return nil, fmt.Errorf("%s must not hold a password, since every user of this machine can read a command line: put it into PGPASSFILE, or the whole string into a file and write %s @FILE", flag, flag)
+	if !isFile && settings.HasSecret() {
+		return nil, fmt.Errorf("%s must not hold a password or a key, since every user of this machine can read a command line: put it into PGPASSFILE, or the whole string into a file and write %s @FILE", flag, flag)
 	}
 	if settings, err = settings.Resolve(); err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	return &doctor.Database{Label: strings.TrimPrefix(flag, "--"), Engine: doctor.Postgres, Settings: settings}, nil
-}
-
-func hasPassword(dsn string) bool {
-	u, err := url.Parse(dsn)
-	if err != nil || u.User == nil {
-		return false
-	}
-	_, has := u.User.Password()
-	return has
 }
 
 // state is the directory of the journal.

@@ -19,7 +19,7 @@ func runUndo(ctx context.Context, args []string, s streams) (int, error) {
 	var t targetFlags
 	var o outputFlags
 	var c consent
-	f := newFlags("undo", "[RUN]", undoAbout, s.err)
+	f := newFlags("undo", "[RUN]", undoAbout, s)
 	t.register(f)
 	c.register(f)
 	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")

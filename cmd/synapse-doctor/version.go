@@ -22,7 +22,7 @@ func version() string {
 }
 
 func runVersion(_ context.Context, args []string, s streams) (int, error) {
-	f := newFlags("version", "", "The version of this program.", s.err)
+	f := newFlags("version", "", "The version of this program.", s)
 	if err := f.Parse(args); err != nil {
 		return exitFailed, err
 	}

@@ -38,7 +38,7 @@ func (e *Engine) Fix(ctx context.Context, o FixOptions) (*doctor.FixReport, erro
 			return nil, err
 		}
 	}
-	before, err := e.Check(ctx, o.Selection)
+	before, err := e.check(ctx, o.Selection)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (e *Engine) Fix(ctx context.Context, o FixOptions) (*doctor.FixReport, erro
 	}
 	if report.Applied {
 		// What was changed is verified even when the administrator has given up waiting, unless told so twice.
-		report.After, err = e.Check(context.WithoutCancel(ctx), o.Selection)
+		report.After, err = e.check(context.WithoutCancel(ctx), o.Selection)
 		if err == nil {
 			verify(plans, report.After)
 		}

@@ -99,6 +99,9 @@ func (e *Engine) describe(ctx context.Context) {
 			ctx, cancel := e.limit(ctx)
 			defer cancel()
 			d, err := s.Describe(ctx)
+			if crashed(err) {
+				d, err = s.Describe(ctx)
+			}
 			e.described[i] = described{source: s, Description: d, err: err}
 		})
 	}

@@ -14,6 +14,11 @@ import (
 // Check runs the selected checks and reports. Its error is a usage error ([SelectionError]) or the end of ctx;
 // everything else that goes wrong is in the report.
 func (e *Engine) Check(ctx context.Context, sel Selection) (*doctor.Report, error) {
+	defer e.Target.Close()
+	return e.check(ctx, sel)
+}
+
+func (e *Engine) check(ctx context.Context, sel Selection) (*doctor.Report, error) {
 	started := time.Now()
 	e.examined = nil // what held before a fix may not hold after it
 	e.prepare(ctx)
@@ -83,12 +88,11 @@ func (e *Engine) runSource(ctx context.Context, source doctor.Source, checks []s
 	c := e.newCollector(checks)
 	errs := map[string]error{}
 	err := e.ask(ctx, source, checks, c)
-	var lost interface{ Restartable() bool }
 	if left := c.unfinished(checks); err != nil && len(left) > 0 {
 		for _, s := range left {
 			errs[s.info.ID] = err
 		}
-		if errors.As(err, &lost) && lost.Restartable() {
+		if crashed(err) {
 			for _, s := range left {
 				c.forget(s.info.ID)
 				errs[s.info.ID] = e.ask(ctx, source, []selected{s}, c)
@@ -100,6 +104,12 @@ func (e *Engine) runSource(ctx context.Context, source doctor.Source, checks []s
 		results = append(results, c.result(s.info.ID, errs[s.info.ID]))
 	}
 	return results
+}
+
+// crashed reports whether a source's process has ended and can be started again.
+func crashed(err error) bool {
+	var lost interface{ Restartable() bool }
+	return errors.As(err, &lost) && lost.Restartable()
 }
 
 func (e *Engine) ask(ctx context.Context, source doctor.Source, checks []selected, c *collector) error {

@@ -18,9 +18,14 @@ type Selection struct {
 type SelectionError struct {
 	Name  string
 	Known []string
+	// Unasked says of each plugin that could not be asked for its checks, why.
+	Unasked []string
 }
 
 func (e *SelectionError) Error() string {
+	if len(e.Unasked) > 0 {
+		return fmt.Sprintf("there is no check or code %q among the plugins that could be asked: %s", e.Name, strings.Join(e.Unasked, "; "))
+	}
 	return fmt.Sprintf("there is no check or code %q: the checks are %s; synapse-doctor list shows them with their codes", e.Name, strings.Join(e.Known, ", "))
 }
 
@@ -37,10 +42,11 @@ func (s selected) wants(code string) bool { return len(s.codes) == 0 || slices.C
 
 func (e *Engine) selectChecks(sel Selection) ([]selected, error) {
 	var all []selected
-	var ids []string
+	var ids, unasked []string
 	for i := range e.described {
 		d := &e.described[i]
 		if d.err != nil {
+			unasked = append(unasked, e.reason(d.err))
 			continue
 		}
 		for _, c := range d.Checks {
@@ -50,7 +56,7 @@ func (e *Engine) selectChecks(sel Selection) ([]selected, error) {
 	}
 	for _, skip := range sel.Skip {
 		if !slices.Contains(ids, skip) {
-			return nil, &SelectionError{skip, ids}
+			return nil, &SelectionError{skip, ids, unasked}
 		}
 	}
 	whole := map[string]bool{}
@@ -59,13 +65,13 @@ func (e *Engine) selectChecks(sel Selection) ([]selected, error) {
 		id := doctor.CheckID(name)
 		i := slices.Index(ids, id)
 		if i < 0 {
-			return nil, &SelectionError{name, ids}
+			return nil, &SelectionError{name, ids, unasked}
 		}
 		switch {
 		case id == name:
 			whole[id] = true
 		case !slices.ContainsFunc(all[i].info.Codes, func(c doctor.Code) bool { return c.ID == name }):
-			return nil, &SelectionError{name, ids}
+			return nil, &SelectionError{name, ids, unasked}
 		default:
 			codes[id] = append(codes[id], name)
 		}

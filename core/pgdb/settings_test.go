@@ -130,3 +130,18 @@ func FuzzErrorsHoldNoPassword(f *testing.F) {
 		}
 	})
 }
+
+func TestEverySecretKeywordCountsAsOne(t *testing.T) {
+	for dsn, want := range map[string]bool{
+		"host=h user=u sslkey=file passfile=file": false, "host=h password=''": false,
+		"password=x": true, "postgres://u:x@h/": true, "sslpassword=x": true, "postgres://h/?oauth_client_secret=x": true, "scram_client_key=x": true,
+	} {
+		s, err := Parse(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.HasSecret(); got != want {
+			t.Errorf("%s: %t", dsn, got)
+		}
+	}
+}
