@@ -26,12 +26,18 @@ postgres: ## install Debian's PostgreSQL when no server binaries are found
 			-o Dpkg::Options::=--force-confold postgresql >/dev/null; \
 	fi
 
+.PHONY: pgbouncer
+pgbouncer: ## install Debian's PgBouncer, where that is possible: without it two tests are skipped
+	@if [ "$$(id -u)" = 0 ] && ! command -v pgbouncer >/dev/null; then \
+		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbouncer >/dev/null || true; \
+	fi
+
 .PHONY: demo
 demo: build postgres ## examine, mend and examine again a sick homeserver that is made for it
 	go run ./cmd/demo -doctor bin/synapse-doctor
 
 .PHONY: test
-test: postgres ## run the tests
+test: postgres pgbouncer ## run the tests
 	go test ./...
 
 .PHONY: test-matrix
@@ -40,7 +46,7 @@ test-matrix: postgres ## run the database tests on every PostgreSQL that Debian'
 		PGTEST_BINDIR=$$b go test -count=1 ./core/pgtest ./core/pgdb ./core/engine ./checks/... || exit 1; done
 
 .PHONY: test-race
-test-race: postgres ## run the tests under the race detector
+test-race: postgres pgbouncer ## run the tests under the race detector
 	CGO_ENABLED=1 go test -race ./...
 
 .PHONY: debootstrap
