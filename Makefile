@@ -1,10 +1,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-BUF        := go run github.com/bufbuild/buf/cmd/buf@v1.75.0
+BUF         := go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-GOFLAGS_   := -trimpath -buildvcs=false -ldflags "-s -w -X main.buildVersion=$(VERSION)"
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BUILDFLAGS  := -trimpath -buildvcs=false -ldflags "-s -w -X main.buildVersion=$(VERSION)"
 export CGO_ENABLED ?= 0
 
 .PHONY: help
@@ -13,7 +13,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/synapse-doctor
-	go build $(GOFLAGS_) -o bin/ ./cmd/synapse-doctor
+	go build $(BUILDFLAGS) -o bin/ ./cmd/synapse-doctor
 
 .PHONY: postgres
 postgres: ## install Debian's PostgreSQL when no server binaries are found
