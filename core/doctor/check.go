@@ -48,7 +48,7 @@ const (
 	NeedsSynapse
 	// NeedsSQLite: a SQLite file is configured or was given.
 	NeedsSQLite
-	// NeedsAdmin: an administrator's connection to the PostgreSQL server.
+	// NeedsAdmin: an administrator's connection to the PostgreSQL server, proved to be the one behind the database's entry.
 	NeedsAdmin
 )
 

@@ -70,7 +70,9 @@ func ParseSQLMode(s string) (SQLMode, error) {
 
 // SQLStep is one SQL statement, and what makes it safe to run.
 type SQLStep struct {
-	Database  string // label
+	Database string // label
+	// Admin: as the administrator, in the database of the label; without a label, where the administrator logs in to.
+	Admin     bool
 	Statement string // exactly one statement, as it is printed and run
 	Args      []Value
 	Mode      SQLMode
@@ -85,6 +87,21 @@ type SQLStep struct {
 	Undo []UndoSQL
 	// Lasting: the effect survives ROLLBACK (a plain setval), and the plan says so.
 	Lasting bool
+	// Verifier takes the place of the one [Masked] in Statement when it is run, and is printed and kept nowhere.
+	Verifier *Verifier
+	// Reload: the statement is [ReloadStatement]. It is not run while the server's files have errors, and the step is done
+	// when new sessions see that they were loaded. It is put back by reloading once the files are back.
+	Reload bool
+}
+
+// ReloadStatement makes a server read its configuration files again.
+const ReloadStatement = "SELECT pg_reload_conf()"
+
+// Verifier is what the server keeps of a password: SCRAM-SHA-256 of it, computed by the host. The password itself never
+// reaches a statement, a log or a plan.
+type Verifier struct {
+	Password string // label of the database entry whose password it is; see [EditFileStep.Password]
+	Salt     []byte // 16 bytes; by them an undo knows that the password was not set again since
 }
 
 // Guard is a query that must return exactly one row with the single value true.
@@ -120,6 +137,17 @@ type EditFileStep struct {
 	Before  string   // SHA-256, in hexadecimal, of the whole file as it was planned on
 	Splices []Splice // by rising offset, not overlapping
 	Format  string   // yaml: must still parse as YAML after the edit; empty: no test
+	// Server is set for a file of the PostgreSQL server: it is not edited while that is not the administrator's server.
+	Server *ServerFile
+	// Password is the label of the database entry for which the host makes a password. It takes the place of the one
+	// [Masked] in the splices, and from then on is that entry's password.
+	Password string
+}
+
+// ServerFile says which server a file belongs to.
+type ServerFile struct {
+	DataDir  string // holds global/pg_control
+	SystemID string // that is in there, and that the administrator's server gives
 }
 
 // Splice replaces Old, which must stand at Offset of the file as it was, by New.
@@ -128,6 +156,7 @@ type Splice = synapse.Splice
 // ProbeStep is an expectation that only reads: a query that must hold, or a login that must work or must fail.
 type ProbeStep struct {
 	Database string
+	Admin    bool // Holds is asked by the administrator, as in [SQLStep.Admin]
 	Holds    *Guard
 	Login    *Login
 }
@@ -137,6 +166,9 @@ type Login struct {
 	Address       string // IP address or socket directory; empty for Synapse's own
 	WrongPassword bool   // with a password that is certainly wrong
 	MustFail      bool
+	// Accepted: it is enough that the server accepts the role and its password, whether or not there is such a database
+	// and the role may use it.
+	Accepted bool
 }
 
 // OperationStep is long work that the plugin does under the host's eyes.

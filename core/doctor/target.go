@@ -22,9 +22,16 @@ type Target struct {
 	ConfigFiles []string // in the order in which they were merged; read them with core/synapse.Load
 	Databases   []*Database
 	Replicas    []*Database // from --replica
-	Admin       *Database   // the administrator's connection; nil when there is none
+	Admin       *Database   // the administrator's connection, which works; nil when there is none
 	Deep        bool        // --deep: data may be read at length
 	Writable    bool        // true only while an approved operation is executed
+
+	HBAFile       string // --hba-file: pg_hba.conf as this machine sees it
+	SynapsePython string // --synapse-python: the Python that runs Synapse; empty: it is looked for
+	SetPassword   bool   // --set-password: a password may be made where none is configured
+
+	mu      sync.Mutex
+	adminIn map[string]*Database // by name of the database
 }
 
 // Main is the database that holds the main data store: the only one of nearly every homeserver. Nil when there is none.
@@ -52,11 +59,30 @@ func (t *Target) Database(label string) *Database {
 func (t *Target) Meeting(n Needs) []*Database {
 	var met []*Database
 	for _, d := range t.Databases {
-		if d.Meets.Has(n &^ (NeedsConfig | NeedsAdmin)) {
+		if d.Meets.Has(n &^ NeedsConfig) {
 			met = append(met, d)
 		}
 	}
 	return met
+}
+
+// AdminIn is the administrator's connection to the database of this entry. Nil without one to its server.
+func (t *Target) AdminIn(d *Database) *Database {
+	if t.Admin == nil || !d.Meets.Has(NeedsAdmin) {
+		return nil
+	}
+	name := d.Settings["dbname"]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.adminIn[name] == nil {
+		if t.adminIn == nil {
+			t.adminIn = map[string]*Database{}
+		}
+		settings := maps.Clone(t.Admin.Settings)
+		settings["dbname"] = name
+		t.adminIn[name] = &Database{Label: t.Admin.Label, Engine: Postgres, Settings: settings, OSUser: t.Admin.OSUser, runID: t.RunID}
+	}
+	return t.adminIn[name]
 }
 
 // Close ends the sessions that were opened on the target's databases.
@@ -71,16 +97,35 @@ func (t *Target) all() []*Database {
 	if t.Admin != nil {
 		all = append(all, t.Admin)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, d := range t.adminIn {
+		all = append(all, d)
+	}
 	return all
 }
 
 // ReadOnly is the target as it is handed to a third party's check or plan: without the administrator's connection, and
 // with logins whose sessions default to read-only transactions. That stops accidents, not an enemy.
 func (t *Target) ReadOnly() *Target {
-	out := *t
-	out.Admin, out.Writable = nil, false
+	out := t.copied()
 	out.Databases, out.Replicas = readOnly(t.Databases), readOnly(t.Replicas)
-	return &out
+	return out
+}
+
+// ForOperation is the target as it is handed to an approved operation.
+func (t *Target) ForOperation() *Target {
+	out := t.copied()
+	out.Databases, out.Replicas, out.Admin, out.Writable = t.Databases, t.Replicas, t.Admin, true
+	return out
+}
+
+// copied is the target without its databases.
+func (t *Target) copied() *Target {
+	return &Target{
+		RunID: t.RunID, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep,
+		HBAFile: t.HBAFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword,
+	}
 }
 
 func readOnly(databases []*Database) []*Database {
@@ -90,8 +135,9 @@ func readOnly(databases []*Database) []*Database {
 		if settings != nil {
 			settings["options"] = strings.TrimSpace(settings["options"] + " -c default_transaction_read_only=on")
 		}
-		out = append(out, &Database{Label: d.Label, Engine: d.Engine, DataStores: d.DataStores, Meets: d.Meets,
-			Settings: settings, Path: d.Path, runID: d.runID})
+		out = append(out, &Database{Label: d.Label, Engine: d.Engine, DataStores: d.DataStores, Meets: d.Meets &^ NeedsAdmin,
+			Settings: settings, Path: d.Path, NoAdmin: "a plugin of a third party is handed none",
+			SystemID: d.SystemID, DataDir: d.DataDir, runID: d.runID})
 	}
 	return out
 }
@@ -125,6 +171,15 @@ type Database struct {
 	// Path is the SQLite file.
 	Path string
 
+	// OSUser is the user of the operating system as whom the socket is connected to; empty: the process's own.
+	OSUser string
+	// NoAdmin says why there is no administrator's connection to its server; empty when Meets has NeedsAdmin.
+	NoAdmin string
+	// SystemID identifies its server (pg_control_system); empty when it could not be learnt.
+	SystemID string
+	// DataDir is its server's data directory, when that is on this machine and was found; SystemID is in it.
+	DataDir string
+
 	runID    string
 	mu       sync.Mutex
 	sessions *pgdb.Pool
@@ -155,7 +210,7 @@ func (d *Database) Read(ctx context.Context, fn func(pgx.Tx) error) error {
 	}
 	d.mu.Lock()
 	if d.sessions == nil {
-		d.sessions = pgdb.NewPool(d.Settings, pgdb.Options{ApplicationName: ApplicationName(d.runID)}, sessionsPerDatabase)
+		d.sessions = pgdb.NewPool(d.Settings, pgdb.Options{ApplicationName: ApplicationName(d.runID), OSUser: d.OSUser}, sessionsPerDatabase)
 	}
 	pool := d.sessions
 	d.mu.Unlock()

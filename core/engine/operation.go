@@ -27,9 +27,7 @@ func (a *application) runOperation(ctx context.Context, i int) error {
 }
 
 func (a *application) execute(ctx context.Context, i int, op doctor.OperationStep, resume string) error {
-	target := *a.engine.Target
-	target.Writable = true
-	return a.source.Execute(ctx, doctor.ExecuteRequest{Target: &target, Check: a.record.Plan.Check(), Step: op, Resume: resume},
+	return a.source.Execute(ctx, doctor.ExecuteRequest{Target: a.engine.Target.ForOperation(), Check: a.record.Plan.Check(), Step: op, Resume: resume},
 		&operationHost{a, i})
 }
 

@@ -23,6 +23,7 @@ type Options struct {
 	ApplicationName string
 	ReadOnly        bool          // the session defaults to read-only transactions
 	ConnectTimeout  time.Duration // for each attempt; 0: the settings' connect_timeout, else 10 s
+	OSUser          string        // sockets are connected to as this user of the operating system; empty: the process's own
 }
 
 const defaultConnectTimeout = 10 * time.Second
@@ -169,7 +170,7 @@ func (a *attempt) run(ctx context.Context, enc encryption, encrypt bool) (*pgx.C
 	}
 	// TLS is negotiated here and not by pgx, so that its failures are told apart.
 	config.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		conn, err := a.settings.dial(ctx, a.endpoint)
+		conn, err := a.settings.dial(ctx, a.endpoint, a.options.OSUser)
 		if err != nil {
 			return nil, &phaseError{PhaseDial, err}
 		}

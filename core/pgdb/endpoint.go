@@ -126,9 +126,13 @@ func (s Settings) Endpoints(ctx context.Context) ([]Endpoint, error) {
 }
 
 // dial opens the network connection, with libpq's keepalive settings on it.
-func (s Settings) dial(ctx context.Context, e Endpoint) (net.Conn, error) {
+func (s Settings) dial(ctx context.Context, e Endpoint, osUser string) (net.Conn, error) {
 	if e.Socket != "" {
-		conn, err := new(net.Dialer).DialContext(ctx, "unix", e.Socket)
+		dialSocket := func() (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", e.Socket) }
+		if osUser != "" {
+			dialSocket = func() (net.Conn, error) { return dialAs(ctx, osUser, e.Socket) }
+		}
+		conn, err := dialSocket()
 		if err != nil {
 			return nil, err
 		}

@@ -70,6 +70,10 @@ func stepFrom(s *doctorv1.Step) (doctor.Step, error) {
 func sqlTo(s *doctor.SQLStep) (*doctorv1.SqlStep, error) {
 	out := &doctorv1.SqlStep{
 		Database: s.Database, Statement: s.Statement, Group: s.Group, MaxRows: s.MaxRows, Lasting: s.Lasting,
+		Admin: s.Admin, Reload: s.Reload,
+	}
+	if v := s.Verifier; v != nil {
+		out.Verifier = &doctorv1.Verifier{Password: v.Password, Salt: v.Salt}
 	}
 	var err error
 	if out.Args, err = each(s.Args, valueTo); err != nil {
@@ -91,6 +95,10 @@ func sqlTo(s *doctor.SQLStep) (*doctorv1.SqlStep, error) {
 func sqlFrom(s *doctorv1.SqlStep) (*doctor.SQLStep, error) {
 	out := &doctor.SQLStep{
 		Database: s.GetDatabase(), Statement: s.GetStatement(), Group: s.GetGroup(), MaxRows: s.GetMaxRows(), Lasting: s.GetLasting(),
+		Admin: s.GetAdmin(), Reload: s.GetReload(),
+	}
+	if v := s.GetVerifier(); v != nil {
+		out.Verifier = &doctor.Verifier{Password: v.GetPassword(), Salt: v.GetSalt()}
 	}
 	var err error
 	if out.Args, err = each(s.GetArgs(), valueFrom); err != nil {
@@ -183,7 +191,10 @@ func valueFrom(v *doctorv1.Value) (doctor.Value, error) {
 }
 
 func editTo(e *doctor.EditFileStep) *doctorv1.EditFileStep {
-	out := &doctorv1.EditFileStep{Path: e.Path, Before: e.Before, Format: e.Format}
+	out := &doctorv1.EditFileStep{Path: e.Path, Before: e.Before, Format: e.Format, Password: e.Password}
+	if s := e.Server; s != nil {
+		out.Server = &doctorv1.ServerFile{DataDir: s.DataDir, SystemId: s.SystemID}
+	}
 	for _, s := range e.Splices {
 		out.Splices = append(out.Splices, &doctorv1.Splice{Offset: s.Offset, Old: s.Old, New: s.New})
 	}
@@ -191,7 +202,10 @@ func editTo(e *doctor.EditFileStep) *doctorv1.EditFileStep {
 }
 
 func editFrom(e *doctorv1.EditFileStep) (*doctor.EditFileStep, error) {
-	out := &doctor.EditFileStep{Path: e.GetPath(), Before: e.GetBefore(), Format: e.GetFormat()}
+	out := &doctor.EditFileStep{Path: e.GetPath(), Before: e.GetBefore(), Format: e.GetFormat(), Password: e.GetPassword()}
+	if s := e.GetServer(); s != nil {
+		out.Server = &doctor.ServerFile{DataDir: s.GetDataDir(), SystemID: s.GetSystemId()}
+	}
 	end := int64(0)
 	for _, s := range e.GetSplices() {
 		offset, old := s.GetOffset(), s.GetOld()
@@ -211,9 +225,9 @@ func probeTo(p *doctor.ProbeStep) (*doctorv1.ProbeStep, error) {
 	if p.Holds == nil && p.Login == nil {
 		return nil, errors.New("a probe has nothing to look at")
 	}
-	out := &doctorv1.ProbeStep{Database: p.Database}
+	out := &doctorv1.ProbeStep{Database: p.Database, Admin: p.Admin}
 	if l := p.Login; l != nil {
-		out.Login = &doctorv1.Login{Address: l.Address, WrongPassword: l.WrongPassword, MustFail: l.MustFail}
+		out.Login = &doctorv1.Login{Address: l.Address, WrongPassword: l.WrongPassword, MustFail: l.MustFail, Accepted: l.Accepted}
 	}
 	var err error
 	out.Holds, err = optional(p.Holds, guardTo)
@@ -224,9 +238,9 @@ func probeFrom(p *doctorv1.ProbeStep) (*doctor.ProbeStep, error) {
 	if p.GetHolds() == nil && p.GetLogin() == nil {
 		return nil, errors.New("a probe has nothing to look at")
 	}
-	out := &doctor.ProbeStep{Database: p.GetDatabase()}
+	out := &doctor.ProbeStep{Database: p.GetDatabase(), Admin: p.GetAdmin()}
 	if l := p.GetLogin(); l != nil {
-		out.Login = &doctor.Login{Address: l.Address, WrongPassword: l.WrongPassword, MustFail: l.MustFail}
+		out.Login = &doctor.Login{Address: l.Address, WrongPassword: l.WrongPassword, MustFail: l.MustFail, Accepted: l.Accepted}
 	}
 	var err error
 	out.Holds, err = optional(p.GetHolds(), guardFrom)

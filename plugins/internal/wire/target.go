@@ -56,6 +56,7 @@ func TargetTo(t *doctor.Target) (*doctorv1.Target, error) {
 	}
 	out := &doctorv1.Target{
 		RunId: t.RunID, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep, Writable: t.Writable,
+		HbaFile: t.HBAFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword,
 	}
 	var err error
 	if out.Databases, err = each(t.Databases, databaseTo); err != nil {
@@ -79,6 +80,7 @@ func TargetFrom(t *doctorv1.Target) (*doctor.Target, error) {
 	}
 	out := &doctor.Target{
 		RunID: t.RunId, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep, Writable: t.Writable,
+		HBAFile: t.HbaFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword,
 	}
 	var err error
 	if out.Databases, err = each(t.Databases, databaseFrom); err != nil {
@@ -107,7 +109,8 @@ func databaseTo(d *doctor.Database) (*doctorv1.Database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database %q: %w", d.Label, err)
 	}
-	out := &doctorv1.Database{Label: d.Label, Engine: engine, DataStores: d.DataStores, Meets: meets, Path: d.Path}
+	out := &doctorv1.Database{Label: d.Label, Engine: engine, DataStores: d.DataStores, Meets: meets, Path: d.Path,
+		OsUser: d.OSUser, NoAdmin: d.NoAdmin, SystemId: d.SystemID, DataDir: d.DataDir}
 	if d.Settings != nil {
 		out.Settings = &doctorv1.Settings{Values: maps.Clone(d.Settings)}
 	}
@@ -126,7 +129,8 @@ func databaseFrom(d *doctorv1.Database) (*doctor.Database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database %q: %w", d.Label, err)
 	}
-	out := &doctor.Database{Label: d.Label, Engine: engine, DataStores: d.DataStores, Meets: meets, Path: d.Path}
+	out := &doctor.Database{Label: d.Label, Engine: engine, DataStores: d.DataStores, Meets: meets, Path: d.Path,
+		OSUser: d.OsUser, NoAdmin: d.NoAdmin, SystemID: d.SystemId, DataDir: d.DataDir}
 	if d.Settings != nil {
 		out.Settings = map[string]string{} // not nil: a login was handed over, though it may have no settings
 		maps.Copy(out.Settings, d.Settings.Values)

@@ -506,9 +506,12 @@ type Target struct {
 	ConfigFiles   []string               `protobuf:"bytes,3,rep,name=config_files,json=configFiles,proto3" json:"config_files,omitempty"` // in the order in which Synapse merges them
 	Databases     []*Database            `protobuf:"bytes,4,rep,name=databases,proto3" json:"databases,omitempty"`
 	Replicas      []*Database            `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Admin         *Database              `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`        // the administrator's connection; absent when there is none
-	Deep          bool                   `protobuf:"varint,7,opt,name=deep,proto3" json:"deep,omitempty"`         // data may be read at length
-	Writable      bool                   `protobuf:"varint,8,opt,name=writable,proto3" json:"writable,omitempty"` // true only in Execute
+	Admin         *Database              `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`                                       // the administrator's connection; absent when there is none
+	Deep          bool                   `protobuf:"varint,7,opt,name=deep,proto3" json:"deep,omitempty"`                                        // data may be read at length
+	Writable      bool                   `protobuf:"varint,8,opt,name=writable,proto3" json:"writable,omitempty"`                                // true only in Execute
+	HbaFile       string                 `protobuf:"bytes,9,opt,name=hba_file,json=hbaFile,proto3" json:"hba_file,omitempty"`                    // pg_hba.conf as the host's machine sees it, when the administrator named it
+	SynapsePython string                 `protobuf:"bytes,10,opt,name=synapse_python,json=synapsePython,proto3" json:"synapse_python,omitempty"` // the Python that runs Synapse, when the administrator named it
+	SetPassword   bool                   `protobuf:"varint,11,opt,name=set_password,json=setPassword,proto3" json:"set_password,omitempty"`      // a password may be made where none is configured
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -599,6 +602,27 @@ func (x *Target) GetWritable() bool {
 	return false
 }
 
+func (x *Target) GetHbaFile() string {
+	if x != nil {
+		return x.HbaFile
+	}
+	return ""
+}
+
+func (x *Target) GetSynapsePython() string {
+	if x != nil {
+		return x.SynapsePython
+	}
+	return ""
+}
+
+func (x *Target) GetSetPassword() bool {
+	if x != nil {
+		return x.SetPassword
+	}
+	return false
+}
+
 // Database is one entry of the configuration's database or databases section.
 type Database struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -608,6 +632,10 @@ type Database struct {
 	Meets         []Need                 `protobuf:"varint,4,rep,packed,name=meets,proto3,enum=doctor.v1.Need" json:"meets,omitempty"` // what the host found to hold of it
 	Settings      *Settings              `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`                       // how to connect; absent for SQLite, and when the plugin is not trusted with it
 	Path          string                 `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`                               // the SQLite file
+	OsUser        string                 `protobuf:"bytes,7,opt,name=os_user,json=osUser,proto3" json:"os_user,omitempty"`             // user of the operating system as whom the socket is connected to; empty: the process's own
+	NoAdmin       string                 `protobuf:"bytes,8,opt,name=no_admin,json=noAdmin,proto3" json:"no_admin,omitempty"`          // why there is no administrator's connection to its server; empty when it meets NEED_ADMIN
+	SystemId      string                 `protobuf:"bytes,9,opt,name=system_id,json=systemId,proto3" json:"system_id,omitempty"`       // of its server; empty when not known
+	DataDir       string                 `protobuf:"bytes,10,opt,name=data_dir,json=dataDir,proto3" json:"data_dir,omitempty"`         // its server's data directory on the host's machine; empty when not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -680,6 +708,34 @@ func (x *Database) GetSettings() *Settings {
 func (x *Database) GetPath() string {
 	if x != nil {
 		return x.Path
+	}
+	return ""
+}
+
+func (x *Database) GetOsUser() string {
+	if x != nil {
+		return x.OsUser
+	}
+	return ""
+}
+
+func (x *Database) GetNoAdmin() string {
+	if x != nil {
+		return x.NoAdmin
+	}
+	return ""
+}
+
+func (x *Database) GetSystemId() string {
+	if x != nil {
+		return x.SystemId
+	}
+	return ""
+}
+
+func (x *Database) GetDataDir() string {
+	if x != nil {
+		return x.DataDir
 	}
 	return ""
 }
@@ -1323,6 +1379,9 @@ type SqlStep struct {
 	Save          *Save                  `protobuf:"bytes,8,opt,name=save,proto3" json:"save,omitempty"`                       // read and kept before the statement runs
 	Undo          []*UndoSql             `protobuf:"bytes,9,rep,name=undo,proto3" json:"undo,omitempty"`                       // puts the effect back, in order
 	Lasting       bool                   `protobuf:"varint,10,opt,name=lasting,proto3" json:"lasting,omitempty"`               // the effect survives ROLLBACK, and the plan says so
+	Admin         bool                   `protobuf:"varint,11,opt,name=admin,proto3" json:"admin,omitempty"`                   // as the administrator, in the database of the label; without a label, where the administrator logs in to
+	Verifier      *Verifier              `protobuf:"bytes,12,opt,name=verifier,proto3" json:"verifier,omitempty"`              // takes the place of the one ******** in the statement when it is run
+	Reload        bool                   `protobuf:"varint,13,opt,name=reload,proto3" json:"reload,omitempty"`                 // the statement is SELECT pg_reload_conf(): done when new sessions see that the files were loaded
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1427,6 +1486,80 @@ func (x *SqlStep) GetLasting() bool {
 	return false
 }
 
+func (x *SqlStep) GetAdmin() bool {
+	if x != nil {
+		return x.Admin
+	}
+	return false
+}
+
+func (x *SqlStep) GetVerifier() *Verifier {
+	if x != nil {
+		return x.Verifier
+	}
+	return nil
+}
+
+func (x *SqlStep) GetReload() bool {
+	if x != nil {
+		return x.Reload
+	}
+	return false
+}
+
+// Verifier is what the server keeps of a password: SCRAM-SHA-256 of it, computed by the host.
+type Verifier struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Password      string                 `protobuf:"bytes,1,opt,name=password,proto3" json:"password,omitempty"` // label of the database entry whose password it is
+	Salt          []byte                 `protobuf:"bytes,2,opt,name=salt,proto3" json:"salt,omitempty"`         // 16 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Verifier) Reset() {
+	*x = Verifier{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verifier) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verifier) ProtoMessage() {}
+
+func (x *Verifier) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verifier.ProtoReflect.Descriptor instead.
+func (*Verifier) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Verifier) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *Verifier) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
 // Guard is a query that must return exactly one row with the single value true.
 type Guard struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1439,7 +1572,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1584,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1597,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{10}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Guard) GetQuery() string {
@@ -1500,7 +1633,7 @@ type Save struct {
 
 func (x *Save) Reset() {
 	*x = Save{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1645,7 @@ func (x *Save) String() string {
 func (*Save) ProtoMessage() {}
 
 func (x *Save) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1658,7 @@ func (x *Save) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Save.ProtoReflect.Descriptor instead.
 func (*Save) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{11}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Save) GetTable() string {
@@ -1562,7 +1695,7 @@ type UndoSql struct {
 
 func (x *UndoSql) Reset() {
 	*x = UndoSql{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1707,7 @@ func (x *UndoSql) String() string {
 func (*UndoSql) ProtoMessage() {}
 
 func (x *UndoSql) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1720,7 @@ func (x *UndoSql) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoSql.ProtoReflect.Descriptor instead.
 func (*UndoSql) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{12}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UndoSql) GetStatement() string {
@@ -1635,7 +1768,7 @@ type Value struct {
 
 func (x *Value) Reset() {
 	*x = Value{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1780,7 @@ func (x *Value) String() string {
 func (*Value) ProtoMessage() {}
 
 func (x *Value) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1793,7 @@ func (x *Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Value.ProtoReflect.Descriptor instead.
 func (*Value) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{13}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Value) GetKind() isValue_Kind {
@@ -1758,7 +1891,7 @@ type Null struct {
 
 func (x *Null) Reset() {
 	*x = Null{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1903,7 @@ func (x *Null) String() string {
 func (*Null) ProtoMessage() {}
 
 func (x *Null) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,23 +1916,25 @@ func (x *Null) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Null.ProtoReflect.Descriptor instead.
 func (*Null) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{14}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{15}
 }
 
 // EditFileStep replaces parts of a file and keeps every other byte, the owner, the mode and the target of a link.
 type EditFileStep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Before        string                 `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`   // SHA-256, in hexadecimal, of the whole file as it was planned on
-	Splices       []*Splice              `protobuf:"bytes,3,rep,name=splices,proto3" json:"splices,omitempty"` // by rising offset, not overlapping
-	Format        string                 `protobuf:"bytes,4,opt,name=format,proto3" json:"format,omitempty"`   // yaml: must still parse as YAML after the edit; empty: no test
+	Before        string                 `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`     // SHA-256, in hexadecimal, of the whole file as it was planned on
+	Splices       []*Splice              `protobuf:"bytes,3,rep,name=splices,proto3" json:"splices,omitempty"`   // by rising offset, not overlapping
+	Format        string                 `protobuf:"bytes,4,opt,name=format,proto3" json:"format,omitempty"`     // yaml: must still parse as YAML after the edit; empty: no test
+	Server        *ServerFile            `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`     // for a file of the PostgreSQL server
+	Password      string                 `protobuf:"bytes,6,opt,name=password,proto3" json:"password,omitempty"` // label of the entry for which the host makes a password, which takes the place of the one ********
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EditFileStep) Reset() {
 	*x = EditFileStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1946,7 @@ func (x *EditFileStep) String() string {
 func (*EditFileStep) ProtoMessage() {}
 
 func (x *EditFileStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1959,7 @@ func (x *EditFileStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditFileStep.ProtoReflect.Descriptor instead.
 func (*EditFileStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{15}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EditFileStep) GetPath() string {
@@ -1855,6 +1990,73 @@ func (x *EditFileStep) GetFormat() string {
 	return ""
 }
 
+func (x *EditFileStep) GetServer() *ServerFile {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *EditFileStep) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// ServerFile says which server a file belongs to.
+type ServerFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DataDir       string                 `protobuf:"bytes,1,opt,name=data_dir,json=dataDir,proto3" json:"data_dir,omitempty"`    // holds global/pg_control
+	SystemId      string                 `protobuf:"bytes,2,opt,name=system_id,json=systemId,proto3" json:"system_id,omitempty"` // that is in there, and that the administrator's server gives
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerFile) Reset() {
+	*x = ServerFile{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerFile) ProtoMessage() {}
+
+func (x *ServerFile) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerFile.ProtoReflect.Descriptor instead.
+func (*ServerFile) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ServerFile) GetDataDir() string {
+	if x != nil {
+		return x.DataDir
+	}
+	return ""
+}
+
+func (x *ServerFile) GetSystemId() string {
+	if x != nil {
+		return x.SystemId
+	}
+	return ""
+}
+
 // Splice replaces old, which must stand at offset of the file as it was, by new.
 type Splice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1867,7 +2069,7 @@ type Splice struct {
 
 func (x *Splice) Reset() {
 	*x = Splice{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +2081,7 @@ func (x *Splice) String() string {
 func (*Splice) ProtoMessage() {}
 
 func (x *Splice) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2094,7 @@ func (x *Splice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Splice.ProtoReflect.Descriptor instead.
 func (*Splice) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{16}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Splice) GetOffset() int64 {
@@ -1920,15 +2122,16 @@ func (x *Splice) GetNew() []byte {
 type ProbeStep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Database      string                 `protobuf:"bytes,1,opt,name=database,proto3" json:"database,omitempty"`
-	Holds         *Guard                 `protobuf:"bytes,2,opt,name=holds,proto3" json:"holds,omitempty"` // a query that must hold
-	Login         *Login                 `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"` // a login that must work or must fail
+	Holds         *Guard                 `protobuf:"bytes,2,opt,name=holds,proto3" json:"holds,omitempty"`  // a query that must hold
+	Login         *Login                 `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"`  // a login that must work or must fail
+	Admin         bool                   `protobuf:"varint,4,opt,name=admin,proto3" json:"admin,omitempty"` // holds is asked by the administrator
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProbeStep) Reset() {
 	*x = ProbeStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2143,7 @@ func (x *ProbeStep) String() string {
 func (*ProbeStep) ProtoMessage() {}
 
 func (x *ProbeStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2156,7 @@ func (x *ProbeStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStep.ProtoReflect.Descriptor instead.
 func (*ProbeStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{17}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProbeStep) GetDatabase() string {
@@ -1977,19 +2180,27 @@ func (x *ProbeStep) GetLogin() *Login {
 	return nil
 }
 
+func (x *ProbeStep) GetAdmin() bool {
+	if x != nil {
+		return x.Admin
+	}
+	return false
+}
+
 // Login is an attempt to connect afresh as Synapse does.
 type Login struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`                                   // IP address or socket directory; empty for Synapse's own
 	WrongPassword bool                   `protobuf:"varint,2,opt,name=wrong_password,json=wrongPassword,proto3" json:"wrong_password,omitempty"` // with a password that is certainly wrong
 	MustFail      bool                   `protobuf:"varint,3,opt,name=must_fail,json=mustFail,proto3" json:"must_fail,omitempty"`
+	Accepted      bool                   `protobuf:"varint,4,opt,name=accepted,proto3" json:"accepted,omitempty"` // it is enough that the server accepts the role and its password, whether or not the database is there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Login) Reset() {
 	*x = Login{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2212,7 @@ func (x *Login) String() string {
 func (*Login) ProtoMessage() {}
 
 func (x *Login) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2225,7 @@ func (x *Login) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Login.ProtoReflect.Descriptor instead.
 func (*Login) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{18}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Login) GetAddress() string {
@@ -2038,6 +2249,13 @@ func (x *Login) GetMustFail() bool {
 	return false
 }
 
+func (x *Login) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
 // OperationStep is long work that the plugin does in Execute.
 type OperationStep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2052,7 +2270,7 @@ type OperationStep struct {
 
 func (x *OperationStep) Reset() {
 	*x = OperationStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2282,7 @@ func (x *OperationStep) String() string {
 func (*OperationStep) ProtoMessage() {}
 
 func (x *OperationStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2295,7 @@ func (x *OperationStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationStep.ProtoReflect.Descriptor instead.
 func (*OperationStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{19}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *OperationStep) GetName() string {
@@ -2127,7 +2345,7 @@ type Effects struct {
 
 func (x *Effects) Reset() {
 	*x = Effects{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2357,7 @@ func (x *Effects) String() string {
 func (*Effects) ProtoMessage() {}
 
 func (x *Effects) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2370,7 @@ func (x *Effects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effects.ProtoReflect.Descriptor instead.
 func (*Effects) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Effects) GetDatabases() []string {
@@ -2186,7 +2404,7 @@ type ManualStep struct {
 
 func (x *ManualStep) Reset() {
 	*x = ManualStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2416,7 @@ func (x *ManualStep) String() string {
 func (*ManualStep) ProtoMessage() {}
 
 func (x *ManualStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2429,7 @@ func (x *ManualStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManualStep.ProtoReflect.Descriptor instead.
 func (*ManualStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ManualStep) GetText() string {
@@ -2231,7 +2449,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2461,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2474,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{22}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DescribeRequest) GetCapabilities() []string {
@@ -2279,7 +2497,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2291,7 +2509,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2304,7 +2522,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{23}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DescribeResponse) GetName() string {
@@ -2351,7 +2569,7 @@ type CheckInfo struct {
 
 func (x *CheckInfo) Reset() {
 	*x = CheckInfo{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +2581,7 @@ func (x *CheckInfo) String() string {
 func (*CheckInfo) ProtoMessage() {}
 
 func (x *CheckInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2594,7 @@ func (x *CheckInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckInfo.ProtoReflect.Descriptor instead.
 func (*CheckInfo) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{24}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckInfo) GetId() string {
@@ -2440,7 +2658,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2670,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2683,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{25}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Code) GetId() string {
@@ -2501,7 +2719,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2731,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2744,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{26}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CheckRequest) GetTarget() *Target {
@@ -2566,7 +2784,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2796,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2809,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{27}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CheckResponse) GetCheck() string {
@@ -2669,7 +2887,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2899,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2912,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{28}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Done) GetStatus() Status {
@@ -2730,7 +2948,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +2960,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +2973,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{29}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PlanRequest) GetTarget() *Target {
@@ -2789,7 +3007,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +3019,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +3032,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{30}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PlanResponse) GetPlan() *PlannedFix {
@@ -2839,7 +3057,7 @@ type ExecuteRequest struct {
 
 func (x *ExecuteRequest) Reset() {
 	*x = ExecuteRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3069,7 @@ func (x *ExecuteRequest) String() string {
 func (*ExecuteRequest) ProtoMessage() {}
 
 func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3082,7 @@ func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{31}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecuteRequest) GetMessage() isExecuteRequest_Message {
@@ -2936,7 +3154,7 @@ type ExecuteStart struct {
 
 func (x *ExecuteStart) Reset() {
 	*x = ExecuteStart{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +3166,7 @@ func (x *ExecuteStart) String() string {
 func (*ExecuteStart) ProtoMessage() {}
 
 func (x *ExecuteStart) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +3179,7 @@ func (x *ExecuteStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteStart.ProtoReflect.Descriptor instead.
 func (*ExecuteStart) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{32}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecuteStart) GetTarget() *Target {
@@ -3003,7 +3221,7 @@ type Saved struct {
 
 func (x *Saved) Reset() {
 	*x = Saved{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3233,7 @@ func (x *Saved) String() string {
 func (*Saved) ProtoMessage() {}
 
 func (x *Saved) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3246,7 @@ func (x *Saved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Saved.ProtoReflect.Descriptor instead.
 func (*Saved) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{33}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Saved) GetNumber() uint64 {
@@ -3054,7 +3272,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3284,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3297,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{34}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{36}
 }
 
 // ExecuteResponse is what the plugin says during an operation.
@@ -3096,7 +3314,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3326,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3339,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{35}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExecuteResponse) GetMessage() isExecuteResponse_Message {
@@ -3177,7 +3395,7 @@ type SaveRows struct {
 
 func (x *SaveRows) Reset() {
 	*x = SaveRows{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3189,7 +3407,7 @@ func (x *SaveRows) String() string {
 func (*SaveRows) ProtoMessage() {}
 
 func (x *SaveRows) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3202,7 +3420,7 @@ func (x *SaveRows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveRows.ProtoReflect.Descriptor instead.
 func (*SaveRows) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{36}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SaveRows) GetNumber() uint64 {
@@ -3237,7 +3455,7 @@ type SavedRow struct {
 
 func (x *SavedRow) Reset() {
 	*x = SavedRow{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3467,7 @@ func (x *SavedRow) String() string {
 func (*SavedRow) ProtoMessage() {}
 
 func (x *SavedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3480,7 @@ func (x *SavedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedRow.ProtoReflect.Descriptor instead.
 func (*SavedRow) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{37}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SavedRow) GetTable() string {
@@ -3289,7 +3507,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3519,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3532,7 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{38}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Skipped) GetReason() string {
@@ -3335,7 +3553,7 @@ type Panic struct {
 
 func (x *Panic) Reset() {
 	*x = Panic{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3347,7 +3565,7 @@ func (x *Panic) String() string {
 func (*Panic) ProtoMessage() {}
 
 func (x *Panic) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3360,7 +3578,7 @@ func (x *Panic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Panic.ProtoReflect.Descriptor instead.
 func (*Panic) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{39}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Panic) GetValue() string {
@@ -3381,7 +3599,7 @@ var File_doctor_v1_plugin_proto protoreflect.FileDescriptor
 
 const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\n" +
-	"\x16doctor/v1/plugin.proto\x12\tdoctor.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa2\x02\n" +
+	"\x16doctor/v1/plugin.proto\x12\tdoctor.v1\x1a\x1egoogle/protobuf/duration.proto\"\x87\x03\n" +
 	"\x06Target\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -3391,7 +3609,11 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\breplicas\x18\x05 \x03(\v2\x13.doctor.v1.DatabaseR\breplicas\x12)\n" +
 	"\x05admin\x18\x06 \x01(\v2\x13.doctor.v1.DatabaseR\x05admin\x12\x12\n" +
 	"\x04deep\x18\a \x01(\bR\x04deep\x12\x1a\n" +
-	"\bwritable\x18\b \x01(\bR\bwritable\"\xd8\x01\n" +
+	"\bwritable\x18\b \x01(\bR\bwritable\x12\x19\n" +
+	"\bhba_file\x18\t \x01(\tR\ahbaFile\x12%\n" +
+	"\x0esynapse_python\x18\n" +
+	" \x01(\tR\rsynapsePython\x12!\n" +
+	"\fset_password\x18\v \x01(\bR\vsetPassword\"\xc4\x02\n" +
 	"\bDatabase\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12)\n" +
 	"\x06engine\x18\x02 \x01(\x0e2\x11.doctor.v1.EngineR\x06engine\x12\x1f\n" +
@@ -3399,7 +3621,12 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"dataStores\x12%\n" +
 	"\x05meets\x18\x04 \x03(\x0e2\x0f.doctor.v1.NeedR\x05meets\x12/\n" +
 	"\bsettings\x18\x05 \x01(\v2\x13.doctor.v1.SettingsR\bsettings\x12\x12\n" +
-	"\x04path\x18\x06 \x01(\tR\x04path\"~\n" +
+	"\x04path\x18\x06 \x01(\tR\x04path\x12\x17\n" +
+	"\aos_user\x18\a \x01(\tR\x06osUser\x12\x19\n" +
+	"\bno_admin\x18\b \x01(\tR\anoAdmin\x12\x1b\n" +
+	"\tsystem_id\x18\t \x01(\tR\bsystemId\x12\x19\n" +
+	"\bdata_dir\x18\n" +
+	" \x01(\tR\adataDir\"~\n" +
 	"\bSettings\x127\n" +
 	"\x06values\x18\x01 \x03(\v2\x1f.doctor.v1.Settings.ValuesEntryR\x06values\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
@@ -3459,7 +3686,7 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x05probe\x18\x04 \x01(\v2\x14.doctor.v1.ProbeStepH\x00R\x05probe\x128\n" +
 	"\toperation\x18\x05 \x01(\v2\x18.doctor.v1.OperationStepH\x00R\toperation\x12/\n" +
 	"\x06manual\x18\x06 \x01(\v2\x15.doctor.v1.ManualStepH\x00R\x06manualB\x06\n" +
-	"\x04kind\"\xd1\x02\n" +
+	"\x04kind\"\xb0\x03\n" +
 	"\aSqlStep\x12\x1a\n" +
 	"\bdatabase\x18\x01 \x01(\tR\bdatabase\x12\x1c\n" +
 	"\tstatement\x18\x02 \x01(\tR\tstatement\x12$\n" +
@@ -3471,7 +3698,13 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x04save\x18\b \x01(\v2\x0f.doctor.v1.SaveR\x04save\x12&\n" +
 	"\x04undo\x18\t \x03(\v2\x12.doctor.v1.UndoSqlR\x04undo\x12\x18\n" +
 	"\alasting\x18\n" +
-	" \x01(\bR\alasting\"a\n" +
+	" \x01(\bR\alasting\x12\x14\n" +
+	"\x05admin\x18\v \x01(\bR\x05admin\x12/\n" +
+	"\bverifier\x18\f \x01(\v2\x13.doctor.v1.VerifierR\bverifier\x12\x16\n" +
+	"\x06reload\x18\r \x01(\bR\x06reload\":\n" +
+	"\bVerifier\x12\x1a\n" +
+	"\bpassword\x18\x01 \x01(\tR\bpassword\x12\x12\n" +
+	"\x04salt\x18\x02 \x01(\fR\x04salt\"a\n" +
 	"\x05Guard\x12\x14\n" +
 	"\x05query\x18\x01 \x01(\tR\x05query\x12$\n" +
 	"\x04args\x18\x02 \x03(\v2\x10.doctor.v1.ValueR\x04args\x12\x1c\n" +
@@ -3492,24 +3725,32 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\aboolean\x18\x04 \x01(\bH\x00R\aboolean\x12\x18\n" +
 	"\x06binary\x18\x05 \x01(\fH\x00R\x06binaryB\x06\n" +
 	"\x04kind\"\x06\n" +
-	"\x04Null\"\x7f\n" +
+	"\x04Null\"\xca\x01\n" +
 	"\fEditFileStep\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12+\n" +
 	"\asplices\x18\x03 \x03(\v2\x11.doctor.v1.SpliceR\asplices\x12\x16\n" +
-	"\x06format\x18\x04 \x01(\tR\x06format\"D\n" +
+	"\x06format\x18\x04 \x01(\tR\x06format\x12-\n" +
+	"\x06server\x18\x05 \x01(\v2\x15.doctor.v1.ServerFileR\x06server\x12\x1a\n" +
+	"\bpassword\x18\x06 \x01(\tR\bpassword\"D\n" +
+	"\n" +
+	"ServerFile\x12\x19\n" +
+	"\bdata_dir\x18\x01 \x01(\tR\adataDir\x12\x1b\n" +
+	"\tsystem_id\x18\x02 \x01(\tR\bsystemId\"D\n" +
 	"\x06Splice\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x10\n" +
 	"\x03old\x18\x02 \x01(\fR\x03old\x12\x10\n" +
-	"\x03new\x18\x03 \x01(\fR\x03new\"w\n" +
+	"\x03new\x18\x03 \x01(\fR\x03new\"\x8d\x01\n" +
 	"\tProbeStep\x12\x1a\n" +
 	"\bdatabase\x18\x01 \x01(\tR\bdatabase\x12&\n" +
 	"\x05holds\x18\x02 \x01(\v2\x10.doctor.v1.GuardR\x05holds\x12&\n" +
-	"\x05login\x18\x03 \x01(\v2\x10.doctor.v1.LoginR\x05login\"e\n" +
+	"\x05login\x18\x03 \x01(\v2\x10.doctor.v1.LoginR\x05login\x12\x14\n" +
+	"\x05admin\x18\x04 \x01(\bR\x05admin\"\x81\x01\n" +
 	"\x05Login\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12%\n" +
 	"\x0ewrong_password\x18\x02 \x01(\bR\rwrongPassword\x12\x1b\n" +
-	"\tmust_fail\x18\x03 \x01(\bR\bmustFail\"\xf8\x01\n" +
+	"\tmust_fail\x18\x03 \x01(\bR\bmustFail\x12\x1a\n" +
+	"\baccepted\x18\x04 \x01(\bR\baccepted\"\xf8\x01\n" +
 	"\rOperationStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12<\n" +
 	"\x06params\x18\x02 \x03(\v2$.doctor.v1.OperationStep.ParamsEntryR\x06params\x12,\n" +
@@ -3661,7 +3902,7 @@ func file_doctor_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_doctor_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_doctor_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_doctor_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_doctor_v1_plugin_proto_goTypes = []any{
 	(Engine)(0),                 // 0: doctor.v1.Engine
 	(Need)(0),                   // 1: doctor.v1.Need
@@ -3681,40 +3922,42 @@ var file_doctor_v1_plugin_proto_goTypes = []any{
 	(*PlannedFix)(nil),          // 15: doctor.v1.PlannedFix
 	(*Step)(nil),                // 16: doctor.v1.Step
 	(*SqlStep)(nil),             // 17: doctor.v1.SqlStep
-	(*Guard)(nil),               // 18: doctor.v1.Guard
-	(*Save)(nil),                // 19: doctor.v1.Save
-	(*UndoSql)(nil),             // 20: doctor.v1.UndoSql
-	(*Value)(nil),               // 21: doctor.v1.Value
-	(*Null)(nil),                // 22: doctor.v1.Null
-	(*EditFileStep)(nil),        // 23: doctor.v1.EditFileStep
-	(*Splice)(nil),              // 24: doctor.v1.Splice
-	(*ProbeStep)(nil),           // 25: doctor.v1.ProbeStep
-	(*Login)(nil),               // 26: doctor.v1.Login
-	(*OperationStep)(nil),       // 27: doctor.v1.OperationStep
-	(*Effects)(nil),             // 28: doctor.v1.Effects
-	(*ManualStep)(nil),          // 29: doctor.v1.ManualStep
-	(*DescribeRequest)(nil),     // 30: doctor.v1.DescribeRequest
-	(*DescribeResponse)(nil),    // 31: doctor.v1.DescribeResponse
-	(*CheckInfo)(nil),           // 32: doctor.v1.CheckInfo
-	(*Code)(nil),                // 33: doctor.v1.Code
-	(*CheckRequest)(nil),        // 34: doctor.v1.CheckRequest
-	(*CheckResponse)(nil),       // 35: doctor.v1.CheckResponse
-	(*Done)(nil),                // 36: doctor.v1.Done
-	(*PlanRequest)(nil),         // 37: doctor.v1.PlanRequest
-	(*PlanResponse)(nil),        // 38: doctor.v1.PlanResponse
-	(*ExecuteRequest)(nil),      // 39: doctor.v1.ExecuteRequest
-	(*ExecuteStart)(nil),        // 40: doctor.v1.ExecuteStart
-	(*Saved)(nil),               // 41: doctor.v1.Saved
-	(*Cancel)(nil),              // 42: doctor.v1.Cancel
-	(*ExecuteResponse)(nil),     // 43: doctor.v1.ExecuteResponse
-	(*SaveRows)(nil),            // 44: doctor.v1.SaveRows
-	(*SavedRow)(nil),            // 45: doctor.v1.SavedRow
-	(*Skipped)(nil),             // 46: doctor.v1.Skipped
-	(*Panic)(nil),               // 47: doctor.v1.Panic
-	nil,                         // 48: doctor.v1.Settings.ValuesEntry
-	nil,                         // 49: doctor.v1.Finding.EvidenceEntry
-	nil,                         // 50: doctor.v1.OperationStep.ParamsEntry
-	(*durationpb.Duration)(nil), // 51: google.protobuf.Duration
+	(*Verifier)(nil),            // 18: doctor.v1.Verifier
+	(*Guard)(nil),               // 19: doctor.v1.Guard
+	(*Save)(nil),                // 20: doctor.v1.Save
+	(*UndoSql)(nil),             // 21: doctor.v1.UndoSql
+	(*Value)(nil),               // 22: doctor.v1.Value
+	(*Null)(nil),                // 23: doctor.v1.Null
+	(*EditFileStep)(nil),        // 24: doctor.v1.EditFileStep
+	(*ServerFile)(nil),          // 25: doctor.v1.ServerFile
+	(*Splice)(nil),              // 26: doctor.v1.Splice
+	(*ProbeStep)(nil),           // 27: doctor.v1.ProbeStep
+	(*Login)(nil),               // 28: doctor.v1.Login
+	(*OperationStep)(nil),       // 29: doctor.v1.OperationStep
+	(*Effects)(nil),             // 30: doctor.v1.Effects
+	(*ManualStep)(nil),          // 31: doctor.v1.ManualStep
+	(*DescribeRequest)(nil),     // 32: doctor.v1.DescribeRequest
+	(*DescribeResponse)(nil),    // 33: doctor.v1.DescribeResponse
+	(*CheckInfo)(nil),           // 34: doctor.v1.CheckInfo
+	(*Code)(nil),                // 35: doctor.v1.Code
+	(*CheckRequest)(nil),        // 36: doctor.v1.CheckRequest
+	(*CheckResponse)(nil),       // 37: doctor.v1.CheckResponse
+	(*Done)(nil),                // 38: doctor.v1.Done
+	(*PlanRequest)(nil),         // 39: doctor.v1.PlanRequest
+	(*PlanResponse)(nil),        // 40: doctor.v1.PlanResponse
+	(*ExecuteRequest)(nil),      // 41: doctor.v1.ExecuteRequest
+	(*ExecuteStart)(nil),        // 42: doctor.v1.ExecuteStart
+	(*Saved)(nil),               // 43: doctor.v1.Saved
+	(*Cancel)(nil),              // 44: doctor.v1.Cancel
+	(*ExecuteResponse)(nil),     // 45: doctor.v1.ExecuteResponse
+	(*SaveRows)(nil),            // 46: doctor.v1.SaveRows
+	(*SavedRow)(nil),            // 47: doctor.v1.SavedRow
+	(*Skipped)(nil),             // 48: doctor.v1.Skipped
+	(*Panic)(nil),               // 49: doctor.v1.Panic
+	nil,                         // 50: doctor.v1.Settings.ValuesEntry
+	nil,                         // 51: doctor.v1.Finding.EvidenceEntry
+	nil,                         // 52: doctor.v1.OperationStep.ParamsEntry
+	(*durationpb.Duration)(nil), // 53: google.protobuf.Duration
 }
 var file_doctor_v1_plugin_proto_depIdxs = []int32{
 	9,  // 0: doctor.v1.Target.databases:type_name -> doctor.v1.Database
@@ -3723,72 +3966,74 @@ var file_doctor_v1_plugin_proto_depIdxs = []int32{
 	0,  // 3: doctor.v1.Database.engine:type_name -> doctor.v1.Engine
 	1,  // 4: doctor.v1.Database.meets:type_name -> doctor.v1.Need
 	10, // 5: doctor.v1.Database.settings:type_name -> doctor.v1.Settings
-	48, // 6: doctor.v1.Settings.values:type_name -> doctor.v1.Settings.ValuesEntry
+	50, // 6: doctor.v1.Settings.values:type_name -> doctor.v1.Settings.ValuesEntry
 	2,  // 7: doctor.v1.Finding.severity:type_name -> doctor.v1.Severity
 	11, // 8: doctor.v1.Finding.object:type_name -> doctor.v1.Object
-	49, // 9: doctor.v1.Finding.evidence:type_name -> doctor.v1.Finding.EvidenceEntry
+	51, // 9: doctor.v1.Finding.evidence:type_name -> doctor.v1.Finding.EvidenceEntry
 	11, // 10: doctor.v1.FindingKey.object:type_name -> doctor.v1.Object
 	13, // 11: doctor.v1.PlannedFix.covers:type_name -> doctor.v1.FindingKey
 	4,  // 12: doctor.v1.PlannedFix.risk:type_name -> doctor.v1.Risk
 	5,  // 13: doctor.v1.PlannedFix.expects:type_name -> doctor.v1.Expectation
 	6,  // 14: doctor.v1.PlannedFix.requires:type_name -> doctor.v1.Requirement
 	16, // 15: doctor.v1.PlannedFix.steps:type_name -> doctor.v1.Step
-	51, // 16: doctor.v1.PlannedFix.duration:type_name -> google.protobuf.Duration
+	53, // 16: doctor.v1.PlannedFix.duration:type_name -> google.protobuf.Duration
 	17, // 17: doctor.v1.Step.sql:type_name -> doctor.v1.SqlStep
-	23, // 18: doctor.v1.Step.edit_file:type_name -> doctor.v1.EditFileStep
-	25, // 19: doctor.v1.Step.probe:type_name -> doctor.v1.ProbeStep
-	27, // 20: doctor.v1.Step.operation:type_name -> doctor.v1.OperationStep
-	29, // 21: doctor.v1.Step.manual:type_name -> doctor.v1.ManualStep
-	21, // 22: doctor.v1.SqlStep.args:type_name -> doctor.v1.Value
+	24, // 18: doctor.v1.Step.edit_file:type_name -> doctor.v1.EditFileStep
+	27, // 19: doctor.v1.Step.probe:type_name -> doctor.v1.ProbeStep
+	29, // 20: doctor.v1.Step.operation:type_name -> doctor.v1.OperationStep
+	31, // 21: doctor.v1.Step.manual:type_name -> doctor.v1.ManualStep
+	22, // 22: doctor.v1.SqlStep.args:type_name -> doctor.v1.Value
 	7,  // 23: doctor.v1.SqlStep.mode:type_name -> doctor.v1.SqlMode
-	18, // 24: doctor.v1.SqlStep.guard:type_name -> doctor.v1.Guard
-	19, // 25: doctor.v1.SqlStep.save:type_name -> doctor.v1.Save
-	20, // 26: doctor.v1.SqlStep.undo:type_name -> doctor.v1.UndoSql
-	21, // 27: doctor.v1.Guard.args:type_name -> doctor.v1.Value
-	21, // 28: doctor.v1.Save.args:type_name -> doctor.v1.Value
-	21, // 29: doctor.v1.UndoSql.args:type_name -> doctor.v1.Value
-	18, // 30: doctor.v1.UndoSql.guard:type_name -> doctor.v1.Guard
-	22, // 31: doctor.v1.Value.null:type_name -> doctor.v1.Null
-	24, // 32: doctor.v1.EditFileStep.splices:type_name -> doctor.v1.Splice
-	18, // 33: doctor.v1.ProbeStep.holds:type_name -> doctor.v1.Guard
-	26, // 34: doctor.v1.ProbeStep.login:type_name -> doctor.v1.Login
-	50, // 35: doctor.v1.OperationStep.params:type_name -> doctor.v1.OperationStep.ParamsEntry
-	28, // 36: doctor.v1.OperationStep.effects:type_name -> doctor.v1.Effects
-	32, // 37: doctor.v1.DescribeResponse.checks:type_name -> doctor.v1.CheckInfo
-	1,  // 38: doctor.v1.CheckInfo.needs:type_name -> doctor.v1.Need
-	33, // 39: doctor.v1.CheckInfo.codes:type_name -> doctor.v1.Code
-	2,  // 40: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
-	8,  // 41: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
-	51, // 42: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
-	12, // 43: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
-	14, // 44: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
-	36, // 45: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
-	3,  // 46: doctor.v1.Done.status:type_name -> doctor.v1.Status
-	51, // 47: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
-	8,  // 48: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
-	12, // 49: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
-	15, // 50: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
-	40, // 51: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
-	41, // 52: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
-	42, // 53: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
-	8,  // 54: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
-	27, // 55: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
-	14, // 56: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
-	44, // 57: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
-	45, // 58: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
-	30, // 59: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
-	34, // 60: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
-	37, // 61: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
-	39, // 62: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
-	31, // 63: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
-	35, // 64: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
-	38, // 65: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
-	43, // 66: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
-	63, // [63:67] is the sub-list for method output_type
-	59, // [59:63] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	19, // 24: doctor.v1.SqlStep.guard:type_name -> doctor.v1.Guard
+	20, // 25: doctor.v1.SqlStep.save:type_name -> doctor.v1.Save
+	21, // 26: doctor.v1.SqlStep.undo:type_name -> doctor.v1.UndoSql
+	18, // 27: doctor.v1.SqlStep.verifier:type_name -> doctor.v1.Verifier
+	22, // 28: doctor.v1.Guard.args:type_name -> doctor.v1.Value
+	22, // 29: doctor.v1.Save.args:type_name -> doctor.v1.Value
+	22, // 30: doctor.v1.UndoSql.args:type_name -> doctor.v1.Value
+	19, // 31: doctor.v1.UndoSql.guard:type_name -> doctor.v1.Guard
+	23, // 32: doctor.v1.Value.null:type_name -> doctor.v1.Null
+	26, // 33: doctor.v1.EditFileStep.splices:type_name -> doctor.v1.Splice
+	25, // 34: doctor.v1.EditFileStep.server:type_name -> doctor.v1.ServerFile
+	19, // 35: doctor.v1.ProbeStep.holds:type_name -> doctor.v1.Guard
+	28, // 36: doctor.v1.ProbeStep.login:type_name -> doctor.v1.Login
+	52, // 37: doctor.v1.OperationStep.params:type_name -> doctor.v1.OperationStep.ParamsEntry
+	30, // 38: doctor.v1.OperationStep.effects:type_name -> doctor.v1.Effects
+	34, // 39: doctor.v1.DescribeResponse.checks:type_name -> doctor.v1.CheckInfo
+	1,  // 40: doctor.v1.CheckInfo.needs:type_name -> doctor.v1.Need
+	35, // 41: doctor.v1.CheckInfo.codes:type_name -> doctor.v1.Code
+	2,  // 42: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
+	8,  // 43: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
+	53, // 44: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
+	12, // 45: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
+	14, // 46: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
+	38, // 47: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
+	3,  // 48: doctor.v1.Done.status:type_name -> doctor.v1.Status
+	53, // 49: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
+	8,  // 50: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
+	12, // 51: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
+	15, // 52: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
+	42, // 53: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
+	43, // 54: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
+	44, // 55: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
+	8,  // 56: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
+	29, // 57: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
+	14, // 58: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
+	46, // 59: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
+	47, // 60: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
+	32, // 61: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
+	36, // 62: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
+	39, // 63: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
+	41, // 64: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
+	33, // 65: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
+	37, // 66: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
+	40, // 67: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
+	45, // 68: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
+	65, // [65:69] is the sub-list for method output_type
+	61, // [61:65] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_doctor_v1_plugin_proto_init() }
@@ -3803,24 +4048,24 @@ func file_doctor_v1_plugin_proto_init() {
 		(*Step_Operation)(nil),
 		(*Step_Manual)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[13].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[14].OneofWrappers = []any{
 		(*Value_Null)(nil),
 		(*Value_Text)(nil),
 		(*Value_Integer)(nil),
 		(*Value_Boolean)(nil),
 		(*Value_Binary)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[27].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[29].OneofWrappers = []any{
 		(*CheckResponse_Found)(nil),
 		(*CheckResponse_Progress)(nil),
 		(*CheckResponse_Done)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[31].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[33].OneofWrappers = []any{
 		(*ExecuteRequest_Start)(nil),
 		(*ExecuteRequest_Saved)(nil),
 		(*ExecuteRequest_Cancel)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[35].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[37].OneofWrappers = []any{
 		(*ExecuteResponse_Progress)(nil),
 		(*ExecuteResponse_Save)(nil),
 	}
@@ -3830,7 +4075,7 @@ func file_doctor_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doctor_v1_plugin_proto_rawDesc), len(file_doctor_v1_plugin_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   43,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
