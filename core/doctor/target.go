@@ -29,9 +29,6 @@ type Target struct {
 	HBAFile       string // --hba-file: pg_hba.conf as this machine sees it
 	SynapsePython string // --synapse-python: the Python that runs Synapse; empty: it is looked for
 	SetPassword   bool   // --set-password: a password may be made where none is configured
-
-	mu      sync.Mutex
-	adminIn map[string]*Database // by name of the database
 }
 
 // Main is the database that holds the main data store: the only one of nearly every homeserver. Nil when there is none.
@@ -71,18 +68,7 @@ func (t *Target) AdminIn(d *Database) *Database {
 	if t.Admin == nil || !d.Meets.Has(NeedsAdmin) {
 		return nil
 	}
-	name := d.Settings["dbname"]
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.adminIn[name] == nil {
-		if t.adminIn == nil {
-			t.adminIn = map[string]*Database{}
-		}
-		settings := maps.Clone(t.Admin.Settings)
-		settings["dbname"] = name
-		t.adminIn[name] = &Database{Label: t.Admin.Label, Engine: Postgres, Settings: settings, OSUser: t.Admin.OSUser, runID: t.RunID}
-	}
-	return t.adminIn[name]
+	return t.Admin.in(d.Settings["dbname"])
 }
 
 // Close ends the sessions that were opened on the target's databases.
@@ -96,11 +82,6 @@ func (t *Target) all() []*Database {
 	all := append(append([]*Database{}, t.Databases...), t.Replicas...)
 	if t.Admin != nil {
 		all = append(all, t.Admin)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, d := range t.adminIn {
-		all = append(all, d)
 	}
 	return all
 }
@@ -183,6 +164,7 @@ type Database struct {
 	runID    string
 	mu       sync.Mutex
 	sessions *pgdb.Pool
+	others   map[string]*Database // the same login to other databases of its server, by name
 }
 
 // Holds reports whether the entry carries the data store (main or state).
@@ -217,10 +199,28 @@ func (d *Database) Read(ctx context.Context, fn func(pgx.Tx) error) error {
 	return pool.Read(ctx, fn)
 }
 
+// in is the same login to another database of the server.
+func (d *Database) in(name string) *Database {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.others[name] == nil {
+		if d.others == nil {
+			d.others = map[string]*Database{}
+		}
+		settings := maps.Clone(d.Settings)
+		settings["dbname"] = name
+		d.others[name] = &Database{Label: d.Label, Engine: d.Engine, Settings: settings, OSUser: d.OSUser, runID: d.runID}
+	}
+	return d.others[name]
+}
+
 // Close ends the sessions that Read opened.
 func (d *Database) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for _, other := range d.others {
+		other.Close()
+	}
 	if d.sessions != nil {
 		d.sessions.Close()
 		d.sessions = nil

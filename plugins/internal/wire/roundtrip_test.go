@@ -65,6 +65,8 @@ func (r filler) fill(v reflect.Value) {
 	case doctor.OperationStep:
 		r.fields(v)
 		v.FieldByName("Name").SetString("rebuild")
+	case []byte:
+		v.SetBytes(pick(r, nil, []byte("sixteen bytes ok")))
 	case []doctor.Splice:
 		var list []doctor.Splice
 		for at := int64(0); r.IntN(3) > 0; at += 10 + r.Int64N(100) {
