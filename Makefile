@@ -26,6 +26,10 @@ postgres: ## install Debian's PostgreSQL when no server binaries are found
 			-o Dpkg::Options::=--force-confold postgresql >/dev/null; \
 	fi
 
+.PHONY: postgres-matrix
+postgres-matrix: postgres ## install PostgreSQL 14, 16, 17 and 18 beside it, for tests that run on each
+	@core/pgtest/install-matrix.sh
+
 .PHONY: pgbouncer
 pgbouncer: ## install Debian's PgBouncer, where that is possible: without it two tests are skipped
 	@if [ "$$(id -u)" = 0 ] && ! command -v pgbouncer >/dev/null; then \
@@ -41,9 +45,11 @@ test: postgres pgbouncer ## run the tests
 	go test ./...
 
 .PHONY: test-matrix
-test-matrix: postgres ## run the database tests on every PostgreSQL that Debian's packages installed
-	@for b in /usr/lib/postgresql/*/bin; do echo "== $$b"; \
-		PGTEST_BINDIR=$$b go test -count=1 ./core/pgtest ./core/pgdb ./core/engine ./checks/... || exit 1; done
+test-matrix: postgres-matrix ## run the database tests on every PostgreSQL: Debian's and those of postgres-matrix
+	@failed=; for b in {/usr/lib,/var/cache/synapse-doctor-test,"$${XDG_CACHE_HOME:-$$HOME/.cache}"/synapse-doctor-test}/postgresql/*/bin; do \
+		[ -x "$$b/postgres" ] || continue; echo "== $$("$$b/postgres" --version)"; \
+		PGTEST_BINDIR=$$b go test -count=1 ./core/pgtest ./core/pgdb ./core/engine ./checks/... || failed="$$failed $$b"; done; \
+		[ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 
 .PHONY: test-race
 test-race: postgres pgbouncer ## run the tests under the race detector

@@ -30,6 +30,20 @@ func NewRedactor(secrets []string, public []string) *Redactor {
 			r.forms = append(r.forms, forms(s)...)
 		}
 	}
+	r.sort()
+	return r
+}
+
+// Add makes another secret known.
+func (r *Redactor) Add(secret string) {
+	if r == nil || len(secret) < shortestSecret {
+		return
+	}
+	r.forms = append(r.forms, forms(secret)...)
+	r.sort()
+}
+
+func (r *Redactor) sort() {
 	slices.SortFunc(r.forms, func(a, b string) int {
 		if len(a) != len(b) {
 			return len(b) - len(a)
@@ -37,7 +51,6 @@ func NewRedactor(secrets []string, public []string) *Redactor {
 		return strings.Compare(a, b)
 	})
 	r.forms = slices.Compact(r.forms)
-	return r
 }
 
 // forms are the ways in which s is written in URLs, SQL, connection strings, JSON, YAML, shell and Go's %q.

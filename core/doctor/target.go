@@ -22,9 +22,11 @@ type Target struct {
 	ConfigFiles []string // in the order in which they were merged; read them with core/synapse.Load
 	Databases   []*Database
 	Replicas    []*Database // from --replica
-	Admin       *Database   // the administrator's connection, which works; nil when there is none
-	Deep        bool        // --deep: data may be read at length
-	Writable    bool        // true only while an approved operation is executed
+	// Admin is the administrator's connection, as it was given or found; nil when there is none. Whether it works, and
+	// leads to a database's server, is for that database's Meets (NeedsAdmin) to say.
+	Admin    *Database
+	Deep     bool // --deep: data may be read at length
+	Writable bool // true only while an approved operation is executed
 
 	HBAFile       string // --hba-file: pg_hba.conf as this machine sees it
 	SynapsePython string // --synapse-python: the Python that runs Synapse; empty: it is looked for
@@ -251,9 +253,12 @@ func (d *Database) Where() string {
 // Bind gives every database of the target the run's name for its connections. The engine and the wire call it.
 func (t *Target) Bind() {
 	for _, d := range t.all() {
-		d.runID = t.RunID
+		d.Bind(t.RunID)
 	}
 }
+
+// Bind gives the database the run's name for its connections.
+func (d *Database) Bind(runID string) { d.runID = runID }
 
 // ApplicationName is the application_name of every connection that the doctor and its plugins open in a run.
 func ApplicationName(runID string) string {

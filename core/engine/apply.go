@@ -12,6 +12,7 @@ import (
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/journal"
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 )
 
 // FixOptions say what to mend and how far to go.
@@ -125,13 +126,18 @@ func verify(plans []planned, after *doctor.Report) {
 type application struct {
 	engine  *Engine
 	source  doctor.Source
-	conn    *pgx.Conn // nil when the plan changes no database
+	plan    doctor.Plan
+	conn    *pgx.Conn            // in the plan's database; nil when the plan changes none, or one that is absent
+	admins  map[string]*pgx.Conn // the administrator's other sessions, by label
 	record  journal.Plan
 	steps   []doctor.Step
 	results []doctor.StepResult
 	culprit int // the step that failed
 	lock    *lock
 	settled bool
+
+	passwords map[string]string // that were made for this plan, by label
+	former    string            // the password that one of them has replaced
 }
 
 // apply takes one plan through the gates and carries out its steps. started tells whether anything may have changed.
@@ -187,7 +193,7 @@ func isRefusal(err error) bool {
 
 // open takes the gates that need no consent: the session, the locks, the identity of the target.
 func (e *Engine) open(ctx context.Context, p doctor.Plan, command string) (_ *application, err error) {
-	a := &application{engine: e, steps: p.Steps, results: make([]doctor.StepResult, len(p.Steps)), settled: true}
+	a := &application{engine: e, plan: p, steps: p.Steps, results: make([]doctor.StepResult, len(p.Steps)), settled: true}
 	defer func() {
 		if err != nil {
 			a.close(ctx)
@@ -202,26 +208,42 @@ func (e *Engine) open(ctx context.Context, p doctor.Plan, command string) (_ *ap
 		return nil, err
 	}
 	a.settled = a.lock.killed() == "" // else the mark of the killed run stays
+	if needsAdmin(p) {
+		if err := e.adminGate(p); err != nil {
+			return nil, err
+		}
+	}
 	if a.conn, err = e.openWriter(ctx, p); err != nil {
 		return nil, err
 	}
-	if a.conn != nil {
-		if killed := a.lock.killed(); killed != "" {
-			if err := endLeftovers(ctx, e.Target.Database(p.Database), killed); err != nil {
-				return nil, err
-			}
+	if killed := a.lock.killed(); killed != "" && (a.conn != nil || needsAdmin(p)) {
+		d := e.Target.Database(p.Database)
+		if needsAdmin(p) {
+			d = e.Target.Admin
 		}
+		if err := endLeftovers(ctx, d, killed); err != nil {
+			return nil, err
+		}
+	}
+	if a.conn != nil {
 		if err := lockDatabase(ctx, a.conn); err != nil {
 			return nil, err
 		}
+	}
+	if p.Expects == doctor.ExpectAbsent && command != "fix" {
+		return a, nil // the plan may have made it
 	}
 	return a, e.identityGate(ctx, p, a.conn)
 }
 
 func (a *application) close(ctx context.Context) {
+	for _, c := range a.admins {
+		unlockDatabase(ctx, c)
+		pgdb.Close(c)
+	}
 	if a.conn != nil {
 		unlockDatabase(ctx, a.conn)
-		a.conn.Close(context.WithoutCancel(ctx))
+		pgdb.Close(a.conn)
 	}
 	if a.lock != nil {
 		a.lock.release(a.settled)
@@ -282,6 +304,10 @@ func (a *application) run(ctx context.Context, from int) error {
 		a.culprit = i
 		switch a.steps[i].Kind() {
 		case doctor.KindSQL:
+			if a.steps[i].SQL.Reload {
+				err = a.runReload(ctx, i)
+				break
+			}
 			end = sqlGroup(a.steps, i)
 			err = a.runSQL(ctx, i, end)
 		case doctor.KindEditFile:

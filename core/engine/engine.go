@@ -20,10 +20,12 @@ type Options struct {
 	Target   *doctor.Target
 	Sources  []doctor.Source // the built-in one first
 	PIDFiles []string        // of Synapse and its workers
-	StateDir string
-	Timeout  time.Duration    // for each check; 0 for none
-	Redactor *doctor.Redactor // applied to everything that comes from a plugin or a library
-	Log      *slog.Logger     // nil: silent
+	// FindAdmin: where the target has no administrator's connection, the server's own socket is tried as the server's user.
+	FindAdmin bool
+	StateDir  string
+	Timeout   time.Duration    // for each check; 0 for none
+	Redactor  *doctor.Redactor // applied to everything that comes from a plugin or a library
+	Log       *slog.Logger     // nil: silent
 	// Progress is told how far a check, or a step, has come. It may be called from several goroutines.
 	Progress func(what string, p doctor.Progress)
 	// Notice is told what the administrator ought to know beside the report, in one sentence.
@@ -41,6 +43,8 @@ type Engine struct {
 	begun     bool             // the run is in the journal
 	unsettled map[string]error // by lock key: what a killed run left and could not be settled
 	noted     string           // the other roles that the administrator has been told of
+
+	foundAdmin bool // the target's administrator's connection was found, not given
 }
 
 // New returns an engine. It starts nothing.

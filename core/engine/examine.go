@@ -21,11 +21,13 @@ import (
 type examined struct {
 	err      error // why it could not be connected to
 	version  string
-	systemID string // empty when the server does not tell this role
+	systemID string           // empty when the server does not tell this role
+	started  string           // when the server was started, as [server] has it; empty without a login
+	local    pgdb.LocalServer // what listens there, when that is a server of this machine
 	identity synapse.Identity
 }
 
-const serverQuery = `SELECT current_setting('server_version'),
+const serverQuery = `SELECT current_setting('server_version'), extract(epoch FROM pg_postmaster_start_time())::text,
   CASE WHEN has_function_privilege('pg_control_system()', 'EXECUTE') THEN (SELECT system_identifier::text FROM pg_control_system()) ELSE '' END`
 
 // examine finds out which needs each database meets. The connection check explains what failed; the engine only decides.
@@ -47,9 +49,14 @@ func (e *Engine) examine(ctx context.Context) {
 			continue
 		}
 		d.Meets |= doctor.NeedsPostgresEntry
+		if d.Settings == nil {
+			d.NoAdmin = "no login was handed over"
+		} else {
+			wg.Go(func() { x.local = findLocal(ctx, d) })
+		}
 		wg.Go(func() {
 			x.err = d.Read(ctx, func(tx pgx.Tx) (err error) {
-				if err := tx.QueryRow(ctx, serverQuery).Scan(&x.version, &x.systemID); err != nil {
+				if err := tx.QueryRow(ctx, serverQuery).Scan(&x.version, &x.started, &x.systemID); err != nil {
 					return fmt.Errorf("ask the server for its version: %w", err)
 				}
 				x.identity, err = synapse.Identify(ctx, tx, e.Target.ServerName)
@@ -63,6 +70,10 @@ func (e *Engine) examine(ctx context.Context) {
 	wg.Wait()
 	for i, d := range e.Target.Databases {
 		x := e.examined[i]
+		d.SystemID, d.DataDir = x.systemID, ""
+		if x.systemID == "" || x.systemID == x.local.SystemID {
+			d.SystemID, d.DataDir = x.local.SystemID, x.local.DataDir
+		}
 		if d.Engine != doctor.Postgres || x.err != nil {
 			continue
 		}
@@ -71,6 +82,7 @@ func (e *Engine) examine(ctx context.Context) {
 			d.Meets |= doctor.NeedsSynapse
 		}
 	}
+	e.examineAdmin(ctx)
 }
 
 // connectLimit bounds how long the engine waits for a database that does not answer.
@@ -93,22 +105,19 @@ func (e *Engine) gate(n doctor.Needs) gate {
 	if n.Has(doctor.NeedsConfig) && len(e.Target.ConfigFiles) == 0 {
 		return gate{skip: "no homeserver.yaml was given"}
 	}
-	if n.Has(doctor.NeedsAdmin) && e.Target.Admin == nil {
-		return gate{skip: "needs an administrator's connection: --admin-dsn"}
-	}
 	for _, engine := range []struct {
 		need doctor.Needs
 		is   doctor.Engine
 		none string
 	}{
-		{doctor.NeedsPostgresEntry | doctor.NeedsPostgres | doctor.NeedsSynapse, doctor.Postgres, "the homeserver does not use PostgreSQL"},
+		{doctor.NeedsPostgresEntry | doctor.NeedsPostgres | doctor.NeedsSynapse | doctor.NeedsAdmin, doctor.Postgres, "the homeserver does not use PostgreSQL"},
 		{doctor.NeedsSQLite, doctor.SQLite, "the homeserver does not use SQLite"},
 	} {
 		if n&engine.need == 0 {
 			continue
 		}
 		var missing []string
-		found, met := false, false
+		found, met, given := false, false, false
 		for i, d := range e.Target.Databases {
 			if d.Engine != engine.is {
 				continue
@@ -118,13 +127,18 @@ func (e *Engine) gate(n doctor.Needs) gate {
 				met = true
 				continue
 			}
-			missing = append(missing, e.unmet(d, e.examined[i]))
+			if without := n & engine.need &^ doctor.NeedsAdmin; d.Meets.Has(without) {
+				missing = append(missing, "needs an administrator's connection: "+d.NoAdmin)
+				given = given || e.Target.Admin != nil
+				continue
+			}
+			missing, given = append(missing, e.unmet(d, e.examined[i])), true
 		}
 		switch {
 		case !found:
 			return gate{skip: engine.none}
 		case !met:
-			return gate{skip: strings.Join(missing, "; "), failed: true}
+			return gate{skip: strings.Join(missing, "; "), failed: given}
 		case len(missing) > 0:
 			return gate{partly: missing}
 		}

@@ -10,10 +10,12 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/jackc/pgx/v5"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/journal"
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
 
@@ -56,7 +58,13 @@ func sum(content []byte) string {
 
 // runFile carries out an edit-file step.
 func (a *application) runFile(ctx context.Context, i int) error {
-	step := a.steps[i].EditFile
+	step, err := a.withPassword(a.steps[i].EditFile)
+	if err != nil {
+		return a.failed(ctx, span(i, i+1), err)
+	}
+	if err := a.belongs(ctx, step); err != nil {
+		return a.failed(ctx, span(i, i+1), err)
+	}
 	ed, err := readEdit(step)
 	if err != nil {
 		return a.failed(ctx, span(i, i+1), err)
@@ -76,8 +84,35 @@ func (a *application) runFile(ctx context.Context, i int) error {
 		return a.failed(ctx, span(i, i+1), fmt.Errorf("write %s: %w", step.Path, err))
 	}
 	a.results[i].Note = note
+	a.usePassword(step.Password, true)
 	a.point("after-edit", i)
 	return a.done(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied, Note: note})
+}
+
+// belongs makes sure that a server's file is the one of the administrator's server, just before it is edited.
+func (a *application) belongs(ctx context.Context, s *doctor.EditFileStep) error {
+	if s.Server == nil {
+		return nil
+	}
+	here, err := pgdb.SystemID(s.Server.DataDir)
+	if err != nil {
+		return refuse("whose file %s is could not be seen: %v", s.Path, err)
+	}
+	var theirs string
+	if a.engine.Target.Admin == nil {
+		return refuse("whose file %s is can't be asked: there is no administrator's connection", s.Path)
+	}
+	err = a.engine.Target.Admin.Read(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT system_identifier::text FROM pg_control_system()`).Scan(&theirs)
+	})
+	if err != nil {
+		return refuse("whose file %s is could not be asked: %v", s.Path, err)
+	}
+	if here != s.Server.SystemID || theirs != s.Server.SystemID {
+		return refuse("%s belongs to another server than the one that the plan was made for (system identifier %s, %s here, and %s of the administrator's connection)",
+			s.Path, s.Server.SystemID, here, theirs)
+	}
+	return nil
 }
 
 // fileState tells where a file stands between an edit's before and after.

@@ -42,16 +42,10 @@ func (l *lock) killed() string { return l.last.Run }
 
 // lockKey names the lock of a plan's target: the server's identity and the database, or the files that it edits.
 func (e *Engine) lockKey(p doctor.Plan) string {
-	for i, d := range e.Target.Databases {
-		if d.Label != p.Database || d.Engine != doctor.Postgres {
-			continue
+	for _, d := range e.Target.Databases {
+		if d.Label == p.Database && d.Engine == doctor.Postgres {
+			return serverKey(d) + "/" + d.Settings["dbname"]
 		}
-		host, port := address(d)
-		server := fmt.Sprintf("%s:%d", host, port)
-		if i < len(e.examined) && e.examined[i].systemID != "" {
-			server = e.examined[i].systemID
-		}
-		return server + "/" + d.Settings["dbname"]
 	}
 	var files []string
 	for _, s := range p.Steps {
@@ -64,7 +58,23 @@ func (e *Engine) lockKey(p doctor.Plan) string {
 		}
 		files = append(files, path)
 	}
+	if len(files) == 0 { // what belongs to the server and to no database of it: a role's password
+		for _, d := range e.Target.Databases {
+			if d.Engine == doctor.Postgres && concerns(p, d.Label) {
+				return serverKey(d) + "/"
+			}
+		}
+	}
 	return onlyFiles + strings.Join(files, ":")
+}
+
+// serverKey is the server's identity. It must be the same before and after a fix that lets Synapse in.
+func serverKey(d *doctor.Database) string {
+	if d.SystemID != "" {
+		return d.SystemID
+	}
+	host, port := address(d)
+	return fmt.Sprintf("%s:%d", host, port)
 }
 
 // onlyFiles begins the key of a plan that changes no database. It can be settled whatever the target is.

@@ -190,8 +190,15 @@ func (e *Engine) validateStep(s selected, p doctor.Plan, step doctor.Step) error
 	switch step.Kind() {
 	case doctor.KindSQL:
 		q := step.SQL
-		if q.Database != p.Database || q.Database == "" {
+		admin := q.Admin && needsAdmin(p)
+		if q.Database != p.Database && !(admin && q.Database == "") || q.Database == "" && !admin {
 			return fmt.Errorf("changes another database than its plan names")
+		}
+		if q.Admin != needsAdmin(p) {
+			return fmt.Errorf("is not the administrator's, or its plan does not require one")
+		}
+		if q.Reload && (q.Statement != doctor.ReloadStatement || q.Mode != doctor.ModeNone || !q.Admin || len(q.Undo) > 0) {
+			return fmt.Errorf("reloads in another way than the one that can be watched")
 		}
 		if _, err := doctor.ParseSQLMode(string(q.Mode)); err != nil {
 			return err
@@ -202,7 +209,7 @@ func (e *Engine) validateStep(s selected, p doctor.Plan, step doctor.Step) error
 		if strings.TrimSpace(q.Statement) == "" || q.MaxRows < 0 {
 			return fmt.Errorf("has no statement, or a negative bound of rows")
 		}
-		if p.Expects == doctor.ExpectNone {
+		if p.Expects == doctor.ExpectNone && !q.Admin {
 			return fmt.Errorf("runs SQL in a plan that expects no database")
 		}
 	case doctor.KindEditFile:
@@ -217,7 +224,10 @@ func (e *Engine) validateStep(s selected, p doctor.Plan, step doctor.Step) error
 		if (step.Probe.Holds == nil) == (step.Probe.Login == nil) {
 			return fmt.Errorf("probes neither a query nor a login, or both")
 		}
-		if e.Target.Database(step.Probe.Database) == nil {
+		if step.Probe.Admin && !needsAdmin(p) {
+			return fmt.Errorf("asks as the administrator in a plan that does not require one")
+		}
+		if e.Target.Database(step.Probe.Database) == nil && !(step.Probe.Admin && step.Probe.Database == "" && step.Probe.Holds != nil) {
 			return fmt.Errorf("probes the database %q, which is not configured", doctor.Clean(step.Probe.Database))
 		}
 	case doctor.KindOperation:
@@ -231,7 +241,7 @@ func (e *Engine) validateStep(s selected, p doctor.Plan, step doctor.Step) error
 	default:
 		return fmt.Errorf("is of no kind, or of several")
 	}
-	return nil
+	return validateSecrets(step)
 }
 
 // cleanPlan makes the words of a plan fit to be printed. Statements are left as they will run: what a terminal would

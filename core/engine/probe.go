@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,6 +29,14 @@ func (a *application) runProbe(ctx context.Context, i int) error {
 	if probe.Login != nil {
 		err = a.engine.probeLogin(ctx, d, *probe.Login)
 	} else {
+		if probe.Admin {
+			if d = a.engine.Target.Admin; probe.Database != "" {
+				d = a.engine.Target.AdminIn(a.engine.Target.Database(probe.Database))
+			}
+			if d == nil {
+				return a.failed(ctx, span(i, i+1), refuse("there is no administrator's connection any more"))
+			}
+		}
 		err = d.Read(ctx, func(tx pgx.Tx) error { return holds(ctx, tx, probe.Holds) })
 	}
 	if err != nil {
@@ -35,6 +44,10 @@ func (a *application) runProbe(ctx context.Context, i int) error {
 	}
 	return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied})
 }
+
+// afterAuthentication are the errors of a server that knows by then that the role is who it says: there is no such
+// database, the role may not use it, or it has no connection left (InitPostgres comes to them in that order).
+var afterAuthentication = []string{"3D000", "42501", "53300"}
 
 // probeLogin connects afresh as Synapse would.
 func (e *Engine) probeLogin(ctx context.Context, d *doctor.Database, l doctor.Login) error {
@@ -53,11 +66,19 @@ func (e *Engine) probeLogin(ctx context.Context, d *doctor.Database, l doctor.Lo
 		}
 		return nil
 	}
-	if !l.MustFail {
+	var failed *pgdb.ConnectError
+	if l.Accepted && errors.As(err, &failed) && slices.Contains(afterAuthentication, failed.SQLSTATE) {
+		err = nil
+	}
+	switch {
+	case err == nil && l.MustFail:
+		return errors.New("the server accepts the login, and it must not")
+	case err == nil:
+		return nil
+	case !l.MustFail:
 		return fmt.Errorf("the login does not work: %w", err)
 	}
 	// Refused by the server is what was wanted; a server that did not answer proves nothing.
-	var failed *pgdb.ConnectError
 	if errors.As(err, &failed) && (failed.SQLSTATE == "28P01" || failed.SQLSTATE == "28000") {
 		return nil
 	}

@@ -41,7 +41,7 @@ func (e *Engine) settle(ctx context.Context) error {
 }
 
 func (e *Engine) settlePlan(ctx context.Context, p journal.Plan) (outcome string, err error) {
-	a, err := e.open(ctx, p.Plan, "fix")
+	a, err := e.open(ctx, p.Plan, "settle")
 	if err != nil {
 		return "", err
 	}
@@ -163,12 +163,25 @@ func (a *application) became(ctx context.Context, i int, s journal.Step) (_ jour
 	}
 	switch step := a.steps[i]; step.Kind() {
 	case doctor.KindSQL:
+		if step.SQL.Reload { // told to, the server may do it at any time: it is told once more when the files are back
+			return journal.StepApplied, nil
+		}
+		if step.SQL.Mode == doctor.ModeNone && len(step.SQL.Undo) > 0 && step.SQL.Undo[0].Guard != nil {
+			is, err := a.isInForce(ctx, step.SQL)
+			if err != nil {
+				return "", err
+			}
+			if is == (s.Status == journal.StepStarted) {
+				return done, nil
+			}
+			return not, nil
+		}
 		if step.SQL.Mode == doctor.ModeNone {
 			return "", &doubt{fmt.Sprintf("whether %q had its effect can't be told, since it ran outside a transaction", step.Title)}
 		}
 		committed := false
 		if s.XID != "" { // the number is on disk before COMMIT is sent
-			if committed, err = a.committed(ctx, s.XID); err != nil {
+			if committed, err = a.committed(ctx, step.SQL, s.XID); err != nil {
 				return "", err
 			}
 		}
@@ -189,18 +202,37 @@ func (d *doubt) Error() string { return d.reason }
 
 // lasted reports whether a statement that survives ROLLBACK had its effect: whether what would undo it applies.
 func (a *application) lasted(ctx context.Context, q *doctor.SQLStep) bool {
-	return q.Lasting && len(q.Undo) > 0 && holds(ctx, a.conn, q.Undo[0].Guard) == nil
+	c, err := a.session(ctx, q)
+	return err == nil && q.Lasting && len(q.Undo) > 0 && holds(ctx, c, q.Undo[0].Guard) == nil
+}
+
+// isInForce reports whether a statement that no transaction carries (CREATE DATABASE) has its effect: whether what would
+// undo it applies.
+func (a *application) isInForce(ctx context.Context, q *doctor.SQLStep) (bool, error) {
+	c, err := a.session(ctx, q)
+	if err != nil {
+		return false, err
+	}
+	err = holds(ctx, c, q.Undo[0].Guard)
+	if _, refused := errors.AsType[*Refusal](err); refused {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // committed asks the server what became of a transaction.
-func (a *application) committed(ctx context.Context, xid string) (bool, error) {
+func (a *application) committed(ctx context.Context, q *doctor.SQLStep, xid string) (bool, error) {
+	c, err := a.session(ctx, q)
+	if err != nil {
+		return false, err
+	}
 	id, err := strconv.ParseInt(xid, 10, 64)
 	if err != nil {
 		return false, fmt.Errorf("the journal holds the transaction number %q: %w", xid, err)
 	}
 	for range waits {
 		var status *string
-		err := a.conn.QueryRow(ctx, `SELECT txid_status($1)`, id).Scan(&status)
+		err := c.QueryRow(ctx, `SELECT txid_status($1)`, id).Scan(&status)
 		if sqlState(err) == "22023" { // in the future: the server was restored from an older backup
 			return false, &doubt{fmt.Sprintf("the server does not know transaction %s", xid)}
 		}

@@ -16,7 +16,7 @@ import (
 func sqlGroup(steps []doctor.Step, first int) (end int) {
 	end = first + 1
 	if q := steps[first].SQL; q.Mode == doctor.ModeGroup {
-		for end < len(steps) && steps[end].SQL != nil && steps[end].SQL.Group == q.Group {
+		for end < len(steps) && steps[end].SQL != nil && steps[end].SQL.Group == q.Group && steps[end].SQL.Database == q.Database {
 			end++
 		}
 	}
@@ -33,7 +33,11 @@ func (a *application) runSQL(ctx context.Context, first, end int) error {
 	if err := a.mark(ctx, indexes, journal.Step{Status: journal.StepStarted}); err != nil {
 		return err
 	}
-	tx, err := a.conn.Begin(ctx)
+	c, err := a.session(ctx, a.steps[first].SQL)
+	if err != nil {
+		return a.failed(ctx, indexes, err)
+	}
+	tx, err := c.Begin(ctx)
 	if err != nil {
 		return a.failed(ctx, indexes, fmt.Errorf("begin a transaction: %w", err))
 	}
@@ -108,7 +112,11 @@ func (a *application) commitFailed(ctx context.Context, indexes []int, xid strin
 func (a *application) undoLasting(ctx context.Context, indexes []int) error {
 	for _, i := range slices.Backward(indexes) {
 		if a.steps[i].SQL.Lasting {
-			if err := a.undoStatement(context.WithoutCancel(ctx), a.conn, i); err != nil {
+			c, err := a.session(context.WithoutCancel(ctx), a.steps[i].SQL)
+			if err != nil {
+				return err
+			}
+			if err := a.undoStatement(context.WithoutCancel(ctx), c, i); err != nil {
 				return err
 			}
 		}
@@ -127,7 +135,11 @@ func (a *application) statement(ctx context.Context, tx pgx.Tx, i int) error {
 			return err
 		}
 	}
-	tag, err := tx.Exec(ctx, q.Statement, values(q.Args)...)
+	text, err := a.text(q)
+	if err != nil {
+		return err
+	}
+	tag, err := tx.Exec(ctx, text, values(q.Args)...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.steps[i].Title, err)
 	}
@@ -144,10 +156,18 @@ func (a *application) runOutside(ctx context.Context, i int) error {
 		return err
 	}
 	a.point("statement", i)
-	if err := holds(ctx, a.conn, q.Guard); err != nil {
+	c, err := a.session(ctx, q)
+	if err != nil {
 		return a.failed(ctx, span(i, i+1), err)
 	}
-	if _, err := a.conn.Exec(ctx, q.Statement, values(q.Args)...); err != nil {
+	if err := holds(ctx, c, q.Guard); err != nil {
+		return a.failed(ctx, span(i, i+1), err)
+	}
+	text, err := a.text(q)
+	if err != nil {
+		return a.failed(ctx, span(i, i+1), err)
+	}
+	if _, err := c.Exec(ctx, text, values(q.Args)...); err != nil {
 		if sqlState(err) == "" {
 			return fmt.Errorf("whether %q had its effect is not known: %w: %w", a.steps[i].Title, err, errUnsettled)
 		}

@@ -214,6 +214,7 @@ func (a *application) undo(ctx context.Context) error {
 }
 
 func (a *application) undoSteps(ctx context.Context) error {
+	var reloads []int
 	for i := len(a.steps) - 1; i >= 0; i-- {
 		if a.results[i].Status != doctor.StepApplied {
 			continue
@@ -221,8 +222,12 @@ func (a *application) undoSteps(ctx context.Context) error {
 		var err error
 		switch a.steps[i].Kind() {
 		case doctor.KindSQL:
+			if a.steps[i].SQL.Reload {
+				reloads = append(reloads, i) // when the files are back
+				continue
+			}
 			first := i
-			for first > 0 && a.steps[first-1].SQL != nil && a.steps[i].SQL.Mode == doctor.ModeGroup && a.steps[first-1].SQL.Group == a.steps[i].SQL.Group {
+			for first > 0 && a.steps[first-1].SQL != nil && sqlGroup(a.steps, first-1) == i+1 {
 				first--
 			}
 			err = a.undoSQL(ctx, first, i+1)
@@ -236,6 +241,9 @@ func (a *application) undoSteps(ctx context.Context) error {
 			return err
 		}
 	}
+	if len(reloads) > 0 {
+		return a.reloadBack(ctx, reloads)
+	}
 	return nil
 }
 
@@ -243,12 +251,19 @@ func (a *application) undoSteps(ctx context.Context) error {
 func (a *application) undoSQL(ctx context.Context, first, end int) error {
 	indexes := span(first, end)
 	if a.steps[first].SQL.Mode == doctor.ModeNone {
-		if err := a.undoStatement(ctx, a.conn, first); err != nil {
+		a.leaveDatabases(ctx)
+	}
+	c, err := a.session(ctx, a.steps[first].SQL)
+	if err != nil {
+		return err
+	}
+	if a.steps[first].SQL.Mode == doctor.ModeNone {
+		if err := a.undoStatement(ctx, c, first); err != nil {
 			return err
 		}
 		return a.mark(ctx, indexes, journal.Step{Status: journal.StepUndone})
 	}
-	tx, err := a.conn.Begin(ctx)
+	tx, err := c.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin a transaction: %w", err)
 	}
@@ -331,6 +346,9 @@ func (a *application) undoFile(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
+	if err := a.belongs(ctx, a.steps[i].EditFile); err != nil {
+		return err
+	}
 	switch state {
 	case fileOther:
 		return refuse("%s has been changed since; what was added there would be lost. The copy from before is %s", f.Path, f.Backup)
@@ -341,6 +359,7 @@ func (a *application) undoFile(ctx context.Context, i int) error {
 		}); err != nil {
 			return err
 		}
+		a.usePassword(a.steps[i].EditFile.Password, false)
 	}
 	return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepUndone})
 }

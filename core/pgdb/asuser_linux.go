@@ -59,6 +59,9 @@ func dialAs(ctx context.Context, name, socket string) (net.Conn, error) {
 }
 
 func userID(name string) (int, error) {
+	if uid, err := strconv.Atoi(name); err == nil { // a container's user may have no name here
+		return uid, nil
+	}
 	u, err := user.Lookup(name)
 	if err != nil {
 		return 0, err

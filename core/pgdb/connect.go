@@ -23,7 +23,7 @@ type Options struct {
 	ApplicationName string
 	ReadOnly        bool          // the session defaults to read-only transactions
 	ConnectTimeout  time.Duration // for each attempt; 0: the settings' connect_timeout, else 10 s
-	OSUser          string        // sockets are connected to as this user of the operating system; empty: the process's own
+	OSUser          string        // sockets are connected to as this user of the operating system, a name or number; empty: the process's own
 }
 
 const defaultConnectTimeout = 10 * time.Second

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,7 +16,7 @@ import (
 var ErrNoServer = errors.New("no PostgreSQL server programs (initdb, postgres) were found; install Debian's package postgresql, or set PGTEST_BINDIR")
 
 // BinDir finds the directory of initdb and postgres: $PGTEST_BINDIR, what pg_config says, the newest of Debian's, or PATH.
-// With a version (15) it is the one of that major version.
+// With a version (15) it is the one of that major version, and what install-matrix.sh installed counts too.
 func BinDir(ctx context.Context, version string) (string, error) {
 	var candidates []string
 	if dir := os.Getenv("PGTEST_BINDIR"); dir != "" {
@@ -28,14 +29,18 @@ func BinDir(ctx context.Context, version string) (string, error) {
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
 		candidates = append(candidates, strings.TrimSpace(string(out)))
 	}
-	if dir := newestDebian(); dir != "" {
-		candidates = append(candidates, dir)
+	if majors := debianMajors(); len(majors) > 0 {
+		candidates = append(candidates, debianDir(strconv.Itoa(majors[len(majors)-1])))
 	}
 	if program, err := exec.LookPath("initdb"); err == nil {
 		candidates = append(candidates, filepath.Dir(program))
 	}
 	if version != "" {
-		candidates = append([]string{filepath.Join("/usr/lib/postgresql", version, "bin")}, candidates...)
+		own := []string{debianDir(version)}
+		for _, root := range matrixRoots() {
+			own = append(own, filepath.Join(root, version, "bin"))
+		}
+		candidates = append(own, candidates...)
 	}
 	for _, dir := range candidates {
 		if !holdsServer(dir) {
@@ -55,15 +60,48 @@ func BinDir(ctx context.Context, version string) (string, error) {
 	return "", ErrNoServer
 }
 
-func newestDebian() string {
-	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is well-formed
-	newest, dir := 0, ""
-	for _, d := range dirs {
-		if n, err := strconv.Atoi(filepath.Base(filepath.Dir(d))); err == nil && n > newest {
-			newest, dir = n, d
+// debianMajors are the majors that Debian's packages installed something of, the oldest first.
+func debianMajors() []int {
+	dirs, _ := filepath.Glob(debianDir("*")) // the pattern is well-formed
+	var majors []int
+	for _, dir := range dirs {
+		if n, err := strconv.Atoi(filepath.Base(filepath.Dir(dir))); err == nil {
+			majors = append(majors, n)
 		}
 	}
-	return dir
+	slices.Sort(majors)
+	return majors
+}
+
+func debianDir(version string) string { return filepath.Join("/usr/lib/postgresql", version, "bin") }
+
+// matrixRoots are the folders that install-matrix.sh writes, as root and as anyone else.
+func matrixRoots() []string {
+	const under = "synapse-doctor-test/postgresql"
+	roots := []string{filepath.Join("/var/cache", under)}
+	if cache, err := os.UserCacheDir(); err == nil && os.Geteuid() != 0 {
+		roots = append([]string{filepath.Join(cache, under)}, roots...)
+	}
+	return roots
+}
+
+// clientProgram finds pg_restore and the like for a server. Some server packages come without; then it is Debian's of the
+// newest major that is no newer than the server, because a newer pg_restore may set parameters that the server lacks.
+func clientProgram(name, serverDir string, serverMajor int) (string, error) {
+	if path := filepath.Join(serverDir, name); executable(path) {
+		return path, nil
+	}
+	var found string
+	for _, major := range debianMajors() {
+		path := filepath.Join(debianDir(strconv.Itoa(major)), name)
+		if executable(path) && (found == "" || major <= serverMajor) {
+			found = path
+		}
+	}
+	if found != "" {
+		return found, nil
+	}
+	return exec.LookPath(name)
 }
 
 func holdsServer(dir string) bool {

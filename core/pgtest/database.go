@@ -129,7 +129,15 @@ func (db *DB) run(ctx context.Context, sql string) error {
 
 func (db *DB) restore(ctx context.Context, dump string) error {
 	s := db.Server
-	cmd := exec.CommandContext(ctx, filepath.Join(s.BinDir, "pg_restore"), "--no-owner", "--no-privileges", "--role="+db.User,
+	major, err := s.major()
+	if err != nil {
+		return err
+	}
+	program, err := clientProgram("pg_restore", s.BinDir, major)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, program, "--no-owner", "--no-privileges", "--role="+db.User,
 		"--exit-on-error", "--host="+s.SocketDir, fmt.Sprintf("--port=%d", s.Port), "--username="+superuser, "--dbname="+db.Name, dump)
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -11,8 +11,8 @@
 //		…
 //	}
 //
-// A test that needs a server to itself, with its own settings or pg_hba.conf, calls [StartWith]. Programs that are no
-// tests use [New] and [Server.CreateDatabase].
+// A test that needs a server to itself, with its own settings or pg_hba.conf, calls [StartWith]. What PostgreSQL's major
+// versions do differently is tested with [EachMajor]. Programs that are no tests use [New] and [Server.CreateDatabase].
 //
 // Every server is a child of the process that made it and dies with it, even when that is killed. Where no server
 // programs are installed, tests are skipped and say so; with CI=true in the environment they fail instead.

@@ -83,16 +83,17 @@ func TestHBALinesDecideWhoLogsIn(t *testing.T) {
 
 func TestRestoreGivesEverythingToTheOwner(t *testing.T) {
 	dump := filepath.Join(pgtest.Data(t), "synapse_empty.dump")
-	db := pgtest.Start(t).Database(t, pgtest.WithDump(dump))
-	var tables, foreign int
-	err := db.Conn(t).QueryRow(t.Context(), `SELECT count(*), count(*) FILTER (WHERE tableowner <> current_user)
-		FROM pg_tables WHERE schemaname = 'public'`).Scan(&tables, &foreign)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if tables < 100 || foreign > 0 {
-		t.Errorf("%d tables, %d of them not the owner's", tables, foreign)
-	}
+	pgtest.EachMajor(t, nil, func(t *testing.T, s *pgtest.Server) {
+		var tables, foreign int
+		err := s.Database(t, pgtest.WithDump(dump)).Conn(t).QueryRow(t.Context(), `SELECT count(*), count(*) FILTER (WHERE tableowner <> current_user)
+			FROM pg_tables WHERE schemaname = 'public'`).Scan(&tables, &foreign)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tables < 100 || foreign > 0 {
+			t.Errorf("%d tables, %d of them not the owner's", tables, foreign)
+		}
+	})
 }
 
 func TestHomeserverYAMLHoldsTheLogin(t *testing.T) {

@@ -256,6 +256,14 @@ func (s *Server) Close() {
 	}
 }
 
+func (s *Server) major() (int, error) {
+	text, err := os.ReadFile(filepath.Join(s.DataDir, "PG_VERSION"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
 // Log is what the server has written so far.
 func (s *Server) Log() string {
 	text, err := os.ReadFile(s.LogFile)

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 
@@ -73,11 +71,7 @@ func need(tb testing.TB, err error) {
 // Major is the server's major version: 15.
 func (s *Server) Major(tb testing.TB) int {
 	tb.Helper()
-	text, err := os.ReadFile(filepath.Join(s.DataDir, "PG_VERSION"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	n, err := s.major()
 	if err != nil {
 		tb.Fatal(err)
 	}

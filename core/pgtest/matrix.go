@@ -1,0 +1,52 @@
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+)
+
+const oldestMajor, newestMajor = 14, 18
+
+// Majors are the major versions from 14 to 18 whose server programs are installed, the oldest first.
+func Majors(ctx context.Context) []int {
+	var majors []int
+	for major := oldestMajor; major <= newestMajor; major++ {
+		if _, err := BinDir(ctx, strconv.Itoa(major)); err == nil {
+			majors = append(majors, major)
+		}
+	}
+	return majors
+}
+
+// EachMajor runs a subtest for each major version from 14 to 18, on a server of its own. What config returns for a major
+// says how that server differs from the usual one; a nil config means not at all.
+//
+// A major that is not installed is skipped, unless SYNAPSE_DOCTOR_REQUIRE_MATRIX=1: then its subtest fails.
+func EachMajor(t *testing.T, config func(major int) Config, run func(t *testing.T, s *Server)) {
+	t.Helper()
+	for major := oldestMajor; major <= newestMajor; major++ {
+		t.Run(fmt.Sprintf("PostgreSQL%d", major), func(t *testing.T) {
+			var c Config
+			if config != nil {
+				c = config(major)
+			}
+			c.Version = strconv.Itoa(major)
+			s, err := New(t.Context(), c)
+			switch {
+			case err == nil:
+			case !errors.Is(err, ErrNoServer):
+				t.Fatal(err)
+			case os.Getenv("SYNAPSE_DOCTOR_REQUIRE_MATRIX") == "1":
+				t.Fatalf("PostgreSQL %d is not installed: make postgres-matrix", major)
+			default:
+				t.Skipf("PostgreSQL %d is not installed: make postgres-matrix", major)
+			}
+			t.Cleanup(s.Close)
+			run(t, s)
+		})
+	}
+}
