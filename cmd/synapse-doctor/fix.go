@@ -29,6 +29,7 @@ func runFix(ctx context.Context, args []string, s streams) (int, error) {
 	t.register(f)
 	apply := f.Bool("apply", false, "do it, after asking")
 	plans := f.StringArray("plan", nil, "choose the plan with this `ID` among alternatives; may be repeated")
+	setPassword := f.Bool("set-password", false, "where homeserver.yaml has no password, make one and write it to both sides")
 	c.register(f)
 	failOn := f.String("fail-on", "warning", "exit 2 while findings of this `SEVERITY` or worse remain: info, warning, error")
 	o.register(f)
@@ -44,6 +45,7 @@ func runFix(ctx context.Context, args []string, s streams) (int, error) {
 		return exitFailed, err
 	}
 	defer e.close()
+	e.Target.SetPassword = *setPassword
 	c.begin(s, e, o)
 	r, err := e.Fix(ctx, engine.FixOptions{
 		Selection: engine.Selection{Wanted: f.Args(), Skip: t.skip},

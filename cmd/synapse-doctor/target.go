@@ -21,6 +21,8 @@ type targetFlags struct {
 	configs  []string
 	sqlite   string
 	adminDSN string
+	hbaFile  string
+	python   string
 	replicas []string
 	deep     bool
 	skip     []string
@@ -33,7 +35,9 @@ type targetFlags struct {
 func (t *targetFlags) register(f *pflag.FlagSet) {
 	f.StringArrayVarP(&t.configs, "config", "c", nil, "Synapse's configuration, a `PATH` of a file or a directory; may be repeated, and is merged as Synapse does (default: the usual places)")
 	f.StringVar(&t.sqlite, "sqlite", "", "also examine the SQLite database in `FILE`")
-	f.StringVar(&t.adminDSN, "admin-dsn", "", "an administrator's connection `DSN` to the PostgreSQL server, or @FILE that holds it; a password goes into PGPASSFILE or that file, never here")
+	f.StringVar(&t.adminDSN, "admin-dsn", "", "an administrator's connection `DSN` to the PostgreSQL server, or @FILE that holds it; a password goes into PGPASSFILE or that file, never here (default: as root or the server's own user, the server's socket; none: do without)")
+	f.StringVar(&t.hbaFile, "hba-file", "", "the server's pg_hba.conf as this machine sees it, a `FILE`, where the server is in a container")
+	f.StringVar(&t.python, "synapse-python", "", "the `PYTHON` that runs Synapse, an interpreter or a virtualenv (default: it is looked for)")
 	f.StringArrayVar(&t.replicas, "replica", nil, "the `DSN` of a replica, or @FILE that holds it; may be repeated")
 	f.StringArrayVar(&t.skip, "skip", nil, "leave out a `CHECK`; may be repeated")
 	f.BoolVar(&t.deep, "deep", false, "read data too, which may take long")
@@ -92,7 +96,16 @@ func (t *targetFlags) assemble(f *pflag.FlagSet) (*assembled, error) {
 		}
 		a.target.Databases = append(a.target.Databases, d)
 	}
-	if t.adminDSN != "" {
+	if t.hbaFile != "" {
+		if a.target.HBAFile, err = filepath.Abs(t.hbaFile); err != nil {
+			return nil, fmt.Errorf("--hba-file: %w", err)
+		}
+		if _, err := os.Stat(t.hbaFile); err != nil {
+			return nil, fmt.Errorf("--hba-file: %w", err)
+		}
+	}
+	a.target.SynapsePython = t.python
+	if t.adminDSN != "" && t.adminDSN != noAdmin {
 		if a.target.Admin, err = fromDSN("--admin-dsn", t.adminDSN); err != nil {
 			return nil, err
 		}
@@ -146,6 +159,9 @@ func database(entry synapse.Entry) (*doctor.Database, error) {
 	}
 	return d, nil
 }
+
+// noAdmin is the --admin-dsn of who wants no administrator's connection to be looked for.
+const noAdmin = "none"
 
 // fromDSN reads a connection string from the command line, where every user of the machine can read it.
 func fromDSN(flag, dsn string) (*doctor.Database, error) {
@@ -203,6 +219,12 @@ func (t *targetFlags) repeated() []string {
 	}
 	if t.adminDSN != "" {
 		flags = append(flags, "--admin-dsn", t.adminDSN)
+	}
+	if t.hbaFile != "" {
+		flags = append(flags, "--hba-file", t.hbaFile)
+	}
+	if t.python != "" {
+		flags = append(flags, "--synapse-python", t.python)
 	}
 	for _, r := range t.replicas {
 		flags = append(flags, "--replica", r)

@@ -88,12 +88,22 @@ type Progress struct {
 }
 
 // SkipError says that a check does not apply, and why.
-type SkipError struct{ Reason string }
+type SkipError struct {
+	Reason string
+	// NeedFailed: what the check needs is there and does not work, as opposed to not applying here. Such a skip must not
+	// read as healthy: a check that was asked for by name has then not been completed.
+	NeedFailed bool
+}
 
 func (e *SkipError) Error() string { return e.Reason }
 
 // Skip makes the error with which Run says that the check does not apply to this target.
 func Skip(format string, args ...any) error { return &SkipError{Reason: fmt.Sprintf(format, args...)} }
+
+// SkipFailed is [Skip] for a need that failed: no connection, say.
+func SkipFailed(format string, args ...any) error {
+	return &SkipError{Reason: fmt.Sprintf(format, args...), NeedFailed: true}
+}
 
 // SkipReason returns the reason when err is or wraps a [SkipError].
 func SkipReason(err error) (string, bool) {

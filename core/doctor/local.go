@@ -114,7 +114,8 @@ func outcome(ctx context.Context, err error, took time.Duration) Outcome {
 		return Outcome{Status: StatusOK, Duration: took}
 	}
 	if reason, ok := SkipReason(err); ok {
-		return Outcome{Status: StatusSkipped, Reason: reason, Duration: took}
+		s, _ := errors.AsType[*SkipError](err)
+		return Outcome{Status: StatusSkipped, Reason: reason, Duration: took, NeedFailed: s.NeedFailed}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		if cause := context.Cause(ctx); cause != nil {

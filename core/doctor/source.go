@@ -63,6 +63,8 @@ type Outcome struct {
 	Status   Status // StatusOK when examined, whatever was found; StatusSkipped; StatusUnknown
 	Reason   string // for skipped and unknown
 	Duration time.Duration
+	// NeedFailed: skipped because something that it needs failed, and not because it does not apply.
+	NeedFailed bool
 }
 
 // PlanRequest asks what would mend the findings of one check.

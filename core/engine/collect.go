@@ -169,6 +169,7 @@ func (c *collector) result(check string, err error) doctor.CheckResult {
 	default:
 		r.Duration = got.outcome.Duration
 		r.Status, r.Reason = got.outcome.Status, c.engine.clean(got.outcome.Reason)
+		r.NeedFailed = r.Status == doctor.StatusSkipped && got.outcome.NeedFailed
 		if (r.Status == doctor.StatusSkipped || r.Status == doctor.StatusUnknown) && strings.TrimSpace(r.Reason) == "" {
 			r.Status, r.Reason = doctor.StatusUnknown, "the plugin gave no reason"
 		}

@@ -4,6 +4,7 @@ package builtin
 import (
 	"github.com/synapse-doctor/synapse-doctor/checks/connection"
 	"github.com/synapse-doctor/synapse-doctor/checks/encoding"
+	"github.com/synapse-doctor/synapse-doctor/checks/ident"
 	"github.com/synapse-doctor/synapse-doctor/checks/keepalives"
 	"github.com/synapse-doctor/synapse-doctor/checks/sequence"
 	"github.com/synapse-doctor/synapse-doctor/checks/version"
@@ -17,6 +18,7 @@ const Name = "builtin"
 func Checks() []doctor.Check {
 	return []doctor.Check{
 		connection.Check,
+		ident.Check,
 		version.Check,
 		encoding.Check,
 		sequence.Check,

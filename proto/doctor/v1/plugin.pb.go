@@ -2881,6 +2881,7 @@ type Done struct {
 	Status        Status                 `protobuf:"varint,1,opt,name=status,proto3,enum=doctor.v1.Status" json:"status,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // for skipped and unknown
 	Duration      *durationpb.Duration   `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
+	NeedFailed    bool                   `protobuf:"varint,4,opt,name=need_failed,json=needFailed,proto3" json:"need_failed,omitempty"` // skipped because something that it needs failed, and not because it does not apply
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2934,6 +2935,13 @@ func (x *Done) GetDuration() *durationpb.Duration {
 		return x.Duration
 	}
 	return nil
+}
+
+func (x *Done) GetNeedFailed() bool {
+	if x != nil {
+		return x.NeedFailed
+	}
+	return false
 }
 
 // PlanRequest asks what would mend the findings of one check.
@@ -3797,11 +3805,13 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x05found\x18\x02 \x01(\v2\x12.doctor.v1.FindingH\x00R\x05found\x121\n" +
 	"\bprogress\x18\x03 \x01(\v2\x13.doctor.v1.ProgressH\x00R\bprogress\x12%\n" +
 	"\x04done\x18\x04 \x01(\v2\x0f.doctor.v1.DoneH\x00R\x04doneB\a\n" +
-	"\x05event\"\x80\x01\n" +
+	"\x05event\"\xa1\x01\n" +
 	"\x04Done\x12)\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x11.doctor.v1.StatusR\x06status\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x125\n" +
-	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\"~\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1f\n" +
+	"\vneed_failed\x18\x04 \x01(\bR\n" +
+	"needFailed\"~\n" +
 	"\vPlanRequest\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.doctor.v1.TargetR\x06target\x12\x14\n" +
 	"\x05check\x18\x02 \x01(\tR\x05check\x12.\n" +
