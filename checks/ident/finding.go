@@ -125,7 +125,7 @@ func (v *verdict) trust(f *fault, out *doctor.Finding) {
 // object is what a fault is about.
 func (f *fault) object(s *seen) doctor.Object {
 	switch {
-	case f.record != nil:
+	case f.record != nil && f.code != LoginNotExplored:
 		return doctor.Object{Kind: "file", Name: f.record.where()}
 	case f.code == NotReloaded:
 		return doctor.Object{Kind: "file", Name: s.server.newest}

@@ -228,13 +228,12 @@ func statusesCommand(ts *testscript.TestScript, _ *scene, args []string) error {
 	}
 	got := []string{}
 	for _, c := range r.Checks {
-		if len(args) == 1 && args[0] == "all="+c.Status {
-			continue
+		if is := c.ID + "=" + c.Status; len(args) == 0 || args[0] != "all="+c.Status || slices.Contains(args, is) {
+			got = append(got, is)
 		}
-		got = append(got, c.ID+"="+c.Status)
 	}
-	if len(args) == 1 && strings.HasPrefix(args[0], "all=") {
-		args = nil
+	if len(args) > 0 && strings.HasPrefix(args[0], "all=") {
+		args = args[1:]
 		if len(r.Checks) == 0 {
 			return errors.New("the report holds no check")
 		}

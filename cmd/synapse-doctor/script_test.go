@@ -14,6 +14,7 @@ import (
 	versioncheck "github.com/synapse-doctor/synapse-doctor/checks/version"
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 	"github.com/synapse-doctor/synapse-doctor/plugins/builtin"
 	"github.com/synapse-doctor/synapse-doctor/plugins/sdk"
 )
@@ -54,7 +55,7 @@ func onAGoodDay(checks []doctor.Check) []doctor.Check {
 	day := func() time.Time { return time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC) }
 	for i, c := range checks {
 		if c.ID == versioncheck.Check.ID {
-			checks[i] = versioncheck.At(day)
+			checks[i] = versioncheck.At(day, synapse.PythonPlaces{Root: "/nowhere", Home: "/nowhere"})
 		}
 	}
 	return checks
@@ -151,6 +152,7 @@ func setup(env *testscript.Env) error {
 	}
 	env.Setenv("XDG_RUNTIME_DIR", run)
 	env.Setenv("COLUMNS", "")
+	env.Setenv("SYNAPSE_DOCTOR_ADMIN_DSN", "none") // as root or not, the scripts see the same
 	env.Setenv("password", plantedPassword)
 	env.Defer(func() {
 		s.endPrograms()

@@ -86,7 +86,7 @@ func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams) (*s
 	return &session{
 		Engine: engine.New(engine.Options{
 			Version: version(), Target: a.target, Sources: sources, PIDFiles: a.pidFiles, StateDir: state, Timeout: a.timeout,
-			FindAdmin: t.adminDSN == "",
+			FindAdmin: t.admin() == "",
 			Redactor:  a.redactor, Log: log, Progress: p.update,
 			Notice: func(text string) { fmt.Fprintln(s.err, "synapse-doctor:", text) },
 		}),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -35,7 +36,7 @@ type targetFlags struct {
 func (t *targetFlags) register(f *pflag.FlagSet) {
 	f.StringArrayVarP(&t.configs, "config", "c", nil, "Synapse's configuration, a `PATH` of a file or a directory; may be repeated, and is merged as Synapse does (default: the usual places)")
 	f.StringVar(&t.sqlite, "sqlite", "", "also examine the SQLite database in `FILE`")
-	f.StringVar(&t.adminDSN, "admin-dsn", "", "an administrator's connection `DSN` to the PostgreSQL server, or @FILE that holds it; a password goes into PGPASSFILE or that file, never here (default: as root or the server's own user, the server's socket; none: do without)")
+	f.StringVar(&t.adminDSN, "admin-dsn", "", "an administrator's connection `DSN` to the PostgreSQL server, or @FILE that holds it; a password goes into PGPASSFILE or that file, never here (default: $SYNAPSE_DOCTOR_ADMIN_DSN, else as root or the server's own user the server's socket; none: do without)")
 	f.StringVar(&t.hbaFile, "hba-file", "", "the server's pg_hba.conf as this machine sees it, a `FILE`, where the server is in a container")
 	f.StringVar(&t.python, "synapse-python", "", "the `PYTHON` that runs Synapse, an interpreter or a virtualenv (default: it is looked for)")
 	f.StringArrayVar(&t.replicas, "replica", nil, "the `DSN` of a replica, or @FILE that holds it; may be repeated")
@@ -105,8 +106,8 @@ func (t *targetFlags) assemble(f *pflag.FlagSet) (*assembled, error) {
 		}
 	}
 	a.target.SynapsePython = t.python
-	if t.adminDSN != "" && t.adminDSN != noAdmin {
-		if a.target.Admin, err = fromDSN("--admin-dsn", t.adminDSN); err != nil {
+	if dsn := t.admin(); dsn != "" && dsn != noAdmin {
+		if a.target.Admin, err = fromDSN("--admin-dsn", dsn); err != nil {
 			return nil, err
 		}
 	}
@@ -158,6 +159,11 @@ func database(entry synapse.Entry) (*doctor.Database, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// admin is the administrator's connection string; empty when one is to be looked for.
+func (t *targetFlags) admin() string {
+	return cmp.Or(t.adminDSN, os.Getenv("SYNAPSE_DOCTOR_ADMIN_DSN"))
 }
 
 // noAdmin is the --admin-dsn of who wants no administrator's connection to be looked for.

@@ -204,6 +204,9 @@ func changes(plan doctor.Plan) string {
 	case doctor.ExpectAbsent:
 		return "the database entry " + label + ", only if there is no such database yet"
 	case doctor.ExpectNone:
+		if slices.Contains(plan.Requires, doctor.RequireAdmin) {
+			return "the server's files and roles; no database is touched"
+		}
 		return "files only; no database is touched"
 	}
 	return string(plan.Expects)
@@ -297,6 +300,9 @@ func (p *paper) sqlStep(indent int, q *doctor.SQLStep) {
 	p.gap()
 	p.sql(indent+4, q.Statement+";")
 	var notes []string
+	if q.Admin {
+		notes = append(notes, "as the server's administrator")
+	}
 	switch q.Mode {
 	case doctor.ModeAlone:
 		notes = append(notes, "in a transaction of its own")
@@ -307,6 +313,12 @@ func (p *paper) sqlStep(indent int, q *doctor.SQLStep) {
 	}
 	if q.MaxRows > 0 {
 		notes = append(notes, "rolled back if it concerns more than "+plural(int(q.MaxRows), "row", "rows"))
+	}
+	if q.Verifier != nil {
+		notes = append(notes, "in the place of "+doctor.Masked+" stands the verifier of the password, which itself is not sent to the server")
+	}
+	if q.Reload {
+		notes = append(notes, "only if the server's files have no error; done when a new session sees that they were loaded; an undo loads them once more when they are back")
 	}
 	if q.Lasting {
 		notes = append(notes, "PostgreSQL keeps its effect even when the transaction is rolled back")
