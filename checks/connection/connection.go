@@ -162,7 +162,8 @@ func (e *examination) judge(ctx context.Context, failures []*pgdb.ConnectError, 
 const patience = 10 * time.Second
 
 func (e *examination) options() pgdb.Options {
-	o := pgdb.Options{ApplicationName: doctor.ApplicationName(e.target.RunID), ReadOnly: true}
+	o := e.database.Options()
+	o.ReadOnly = true
 	if n, err := strconv.Atoi(e.database.Settings["connect_timeout"]); err == nil && (n <= 0 || n > int(patience/time.Second)) {
 		o.ConnectTimeout = patience
 	}

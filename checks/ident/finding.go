@@ -32,6 +32,10 @@ func (v *verdict) finding(f *fault) doctor.Finding {
 		if !slices.ContainsFunc(f.ways, func(w *way) bool { return !w.later }) {
 			out.Severity = doctor.Warning // Synapse comes to it only when the address before does not answer
 		}
+		if s.pending() && !slices.ContainsFunc(f.ways, func(w *way) bool { return !w.accepted() }) {
+			out.Severity = doctor.Warning // not before the file is loaded
+			out.Observed += "; not loaded yet: Synapse gets in by the rules from before"
+		}
 	}
 	who := fmt.Sprintf("Synapse's connection from %s", from(f.ways))
 	switch f.code {
@@ -90,8 +94,10 @@ func (v *verdict) finding(f *fault) doctor.Finding {
 		out.Expected = "a password on both sides"
 	case LoginNotExplored:
 		out.Summary = fmt.Sprintf("The server refuses the login of %s, and why can only be seen by an administrator of the server.", user)
-		if out.Observed == "" {
-			out.Observed = s.blind
+		out.Observed = strings.TrimPrefix(out.Observed+"; "+s.blindness(), "; ")
+		if s.asked && !s.role.canLogin {
+			out.Summary = fmt.Sprintf("The server refuses the login of %s: there is no such role, or it may not log in.", user)
+			out.Observed = "no role " + user + " that may log in"
 		}
 		out.Expected = "a record of pg_hba.conf and a password that let Synapse in"
 	}
@@ -119,6 +125,9 @@ func (v *verdict) trust(f *fault, out *doctor.Finding) {
 	default:
 		out.Severity = doctor.Warning
 		out.Summary = fmt.Sprintf("Every user and program of this machine can be %s: the record that decides about Synapse's connection asks for no password.", user)
+		if f.record.reachesTheNetwork() {
+			out.Summary = fmt.Sprintf("Whoever reaches the server from %s can be %s: the record that decides about Synapse's connection asks for no password.", f.record.Address, user)
+		}
 	}
 }
 
@@ -146,6 +155,10 @@ func (v *verdict) remedy(f *fault, out *doctor.Finding) {
 		out.Remedy = fmt.Sprintf("Correct the line by hand, then see that the server has no objection left, and have it load the file:\n\n    SELECT * FROM pg_hba_file_rules WHERE error IS NOT NULL;\n    %s;", doctor.ReloadStatement)
 		return
 	}
+	if f.code == LoginNotExplored && s.asked && !s.role.canLogin {
+		out.Remedy = "Make the role, or let it log in:\n\n    synapse-doctor fix database"
+		return
+	}
 	if f.code == LoginNotExplored {
 		out.Remedy = s.whoMayLook()
 		return
@@ -154,9 +167,20 @@ func (v *verdict) remedy(f *fault, out *doctor.Finding) {
 	out.Remedy, out.Fixable = p.words(f), p.offered(f)
 }
 
+// blindness says why it could not be seen what decides.
+func (s *seen) blindness() string {
+	switch {
+	case s.blind != "":
+		return s.blind
+	case !s.asked:
+		return s.database.NoAdmin
+	}
+	return "the administrator's role may not see how the password is kept: it takes a superuser"
+}
+
 // whoMayLook is what to run, and as whom, where the doctor was not let near enough.
 func (s *seen) whoMayLook() string {
-	text := "The server's log says which record of pg_hba.conf decided, and why. The doctor sees it too when it is run on the server's machine as root or as the server's user:\n\n    sudo synapse-doctor check ident"
+	text := "The server's log says which record of pg_hba.conf decided, and why. The doctor sees it too when it is run on the server's machine as root or as the server's user, and where PostgreSQL is in a container, through its socket or published port with --admin-dsn:\n\n    sudo synapse-doctor check ident"
 	if host := s.database.Settings["host"]; host != "" && !strings.HasPrefix(host, "/") {
 		text += fmt.Sprintf("\n\nFrom another machine, with an administrator's login (the password goes into PGPASSFILE):\n\n    synapse-doctor check ident --admin-dsn %q", fmt.Sprintf("host=%s port=%s user=postgres", host, s.database.Settings["port"]))
 	}

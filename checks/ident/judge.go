@@ -100,8 +100,7 @@ func (v *verdict) judgeWay(w *way) {
 	}
 	switch s := v.seen; {
 	case v.shows(w), !w.refused(), s.pending(), len(s.rules.faulty()) > 0:
-	case s.asked && (!s.role.exists || !s.role.canLogin): // for the checks database and connection to say
-	case !s.asked || !s.role.hashSeen:
+	case !s.asked || !s.role.canLogin || !s.role.hashSeen:
 		v.add(LoginNotExplored, w.decision().Record, w)
 	default:
 		v.doubt("the server refuses Synapse's login from %s, and neither its records nor the role's password say why: its log does", w.where())
@@ -111,6 +110,10 @@ func (v *verdict) judgeWay(w *way) {
 // judgeAccepted looks at a login that works: whether a password was asked for. Of two attempts, the first that may get in
 // is the one that did.
 func (v *verdict) judgeAccepted(w *way) {
+	if v.seen.pending() { // it got in by the old rules: what will the new ones do?
+		v.judgeRecord(w, w.decision())
+		return
+	}
 	for _, d := range w.decisions {
 		if d.Record != nil && d.Record.Method != "reject" {
 			if d.Record.Method == "trust" {
@@ -119,7 +122,7 @@ func (v *verdict) judgeAccepted(w *way) {
 			return
 		}
 	}
-	if !v.seen.pending() && len(v.seen.rules.faulty()) == 0 {
+	if len(v.seen.rules.faulty()) == 0 {
 		v.doubt("Synapse gets in from %s, though no record of %s lets it in", w.where(), v.seen.rules.Path)
 	}
 }
@@ -127,6 +130,11 @@ func (v *verdict) judgeAccepted(w *way) {
 // shows reports whether a fault that was found already shows on this way too.
 func (v *verdict) shows(w *way) bool {
 	return slices.ContainsFunc(v.faults, func(f *fault) bool { return slices.Contains(f.ways, w) })
+}
+
+// has reports whether a fault was found on a way.
+func (v *verdict) has(code string, w *way) bool {
+	return slices.ContainsFunc(v.faults, func(f *fault) bool { return f.code == code && slices.Contains(f.ways, w) })
 }
 
 // judgeRecord says what is wrong with the record that decides about an attempt.
@@ -141,6 +149,8 @@ func (v *verdict) judgeRecord(w *way, d decision) {
 		return
 	}
 	switch method := d.Record.Method; {
+	case method == "trust" && !w.accepted() && !v.seen.pending() && v.seen.asked && v.seen.role.canLogin:
+		v.doubt("the server refuses Synapse's login from %s, though %s would let anybody in: it may see another address", w.where(), d.Record.where())
 	case method == "trust":
 		v.add(TrustRule, d.Record, w)
 	case method == "ident":
@@ -159,7 +169,7 @@ func (v *verdict) judgeRecord(w *way, d decision) {
 // judgePassword tells apart what looks alike from outside: no password, another one, an expired one, the wrong hash.
 func (v *verdict) judgePassword(w *way, r *record) {
 	s := v.seen
-	if errors.Is(w.failure, pgdb.ErrNoPassword) || s.database.Settings["password"] == "" {
+	if w.failure != nil && errors.Is(w.failure, pgdb.ErrNoPassword) || s.database.Settings["password"] == "" {
 		v.add(NotConfigured, nil, w)
 		return
 	}

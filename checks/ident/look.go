@@ -69,7 +69,7 @@ func look(ctx context.Context, t *doctor.Target, d *doctor.Database) (*seen, err
 	}
 	s := &seen{target: t, database: d, asked: admin}
 	var err error
-	if s.ways, err = ways(ctx, t, d); err != nil {
+	if s.ways, err = ways(ctx, d); err != nil {
 		return nil, err
 	}
 	if !admin {

@@ -66,6 +66,19 @@ func (r *rules) match(p path, w world) decision {
 	return d
 }
 
+// reachesTheNetwork is whether a record may be for more than this machine.
+func (r *record) reachesTheNetwork() bool {
+	a := r.Address
+	if r.Type == "local" || a.Kind == sameHost {
+		return false
+	}
+	if a.Kind != masked || !a.Addr.IsLoopback() {
+		return true
+	}
+	bits, ok := a.bits()
+	return !ok || bits < 8 || a.Addr.Is6() && bits < a.Addr.BitLen()
+}
+
 // reaches is whether records of this type are for such a connection, if it were encrypted with TLS where they want that.
 func (p path) reaches(connectionType string) bool {
 	if !p.Addr.IsValid() {

@@ -56,7 +56,7 @@ func (p prescription) plan(v *verdict) (doctor.Plan, error) {
 	s := p.seen
 	name := "let-in"
 	out := doctor.Plan{
-		Title: "Let Synapse in with its password, and nobody without it", Risk: doctor.Careful, Expects: doctor.ExpectNone,
+		Title: "Let Synapse in with its password", Risk: doctor.Careful, Expects: doctor.ExpectNone,
 		Requires: []doctor.Requirement{doctor.RequireAdmin}, Reversible: true, UndoOnFailure: true,
 	}
 	if !p.rehash && !p.lasting && len(p.additions) == 0 {

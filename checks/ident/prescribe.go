@@ -66,7 +66,7 @@ func (p *prescription) add(v *verdict) {
 	s := v.seen
 	for i := range s.ways {
 		w := &s.ways[i]
-		if !slices.ContainsFunc(v.faults, func(f *fault) bool { return slices.Contains(recordFaults, f.code) && slices.Contains(f.ways, w) }) {
+		if !slices.ContainsFunc(recordFaults, func(code string) bool { return v.has(code, w) }) {
 			continue
 		}
 		line, ok := recordLine(s.database.Settings["dbname"], s.database.Settings["user"], w.client, p.method)
@@ -100,10 +100,18 @@ func (p *prescription) hindrance(v *verdict) string {
 		return s.database.NoAdmin
 	case len(s.rules.faulty()) > 0:
 		return "pg_hba.conf has an error, which has to be corrected first"
+	case s.pending() && (len(p.additions) > 0 || p.rehash) && !slices.ContainsFunc(s.ways, func(w way) bool { return !w.accepted() }):
+		return "Synapse gets in by the rules that are loaded, and would not by the file, which somebody has changed since: correct or take back that change first"
 	case p.make && !s.target.SetPassword:
 		return "homeserver.yaml has no password: write the role's there, or let the doctor make one for both sides with synapse-doctor fix ident --set-password"
 	case p.rehash && !s.role.hashSeen && s.role.exists:
 		return "the administrator's role may not see how the password is kept: it takes a superuser"
+	}
+	for i := range s.ways {
+		w := &s.ways[i]
+		if v.has(HostsslOnly, w) && w.client.IsValid() && !w.client.IsLoopback() {
+			return "over a network it would take back that connections have to be encrypted; switch that on where it is off: ssl = on at the server, or no sslmode: disable in homeserver.yaml"
+		}
 	}
 	for _, a := range p.additions {
 		if file := s.fileOf(a.before); s.localPath(file) == "" {
@@ -163,9 +171,9 @@ func (p prescription) words(f *fault) string {
 	case f.code == PasswordExpired:
 		parts = append(parts, "As an administrator:\n\n    ALTER ROLE "+identifier(p.seen.database.Settings["user"])+" VALID UNTIL 'infinity';")
 	case f.code == NotConfigured:
-		parts = append(parts, "Write the role's password under database: args: in homeserver.yaml. If nobody knows it, synapse-doctor fix ident --set-password makes one and writes it to both sides.")
+		parts = append(parts, "Write the role's password under database: args: in homeserver.yaml. (A password file that only Synapse's user has is not seen from here.) If nobody knows it, synapse-doctor fix ident --set-password makes one and writes it to both sides.")
 	default:
-		parts = append(parts, "Give the role the password that is in homeserver.yaml (psql asks for it, so that it is in no history). With a new password in a container's variables nothing changes: they count only when its volume is made, which must not be deleted for that.\n\n    sudo -u postgres psql -c "+shell(`\password `+identifier(p.seen.database.Settings["user"])))
+		parts = append(parts, "Give the role the password that is in homeserver.yaml (psql asks for it, so that it is in no history). With a new password in a container's variables nothing changes: they count only when its volume is made, which must not be deleted for that; run psql inside the container.\n\n    "+p.passwordCommand())
 	}
 	if p.why != "" && f.code != NotConfigured {
 		parts = append(parts, "The doctor does not do it itself: "+p.why+".")
@@ -197,7 +205,21 @@ func (p prescription) recordWords(f *fault) string {
 	if f.code == HostsslOnly && p.seen.asked && !p.seen.server.ssl {
 		text += "\n\nOr give the server a certificate and switch encryption on (ssl = on), so that the record which is there matches."
 	}
+	if f.code == HostsslOnly && p.seen.server.ssl {
+		text += "\n\nOr let Synapse encrypt: no sslmode: disable under database: args: in homeserver.yaml."
+	}
+	if f.code == RejectRule {
+		text += "\n\nSomebody has written the reject on purpose: ask them first."
+	}
+	if p.rehash {
+		text += "\n\nThe role needs its password too:\n\n    " + p.passwordCommand()
+	}
 	return text
+}
+
+// passwordCommand has psql ask for the password, so that it is in no history, and keep it for SCRAM.
+func (p prescription) passwordCommand() string {
+	return `sudo -u postgres psql -c "SET password_encryption = 'scram-sha-256'" -c ` + shell(`\password `+identifier(p.seen.database.Settings["user"]))
 }
 
 // peerWords are the other way: Synapse goes on without a password, as the user of the system that it runs as.
@@ -214,6 +236,9 @@ func (p prescription) peerWords() string {
 
 // systemUser is the user as whom Synapse runs: the owner of its configuration, unless that is root's.
 func (s *seen) systemUser() string {
+	if u, err := user.LookupId(s.database.OSUser); err == nil {
+		return u.Username
+	}
 	for _, file := range s.target.ConfigFiles {
 		info, err := os.Stat(file)
 		if err != nil {

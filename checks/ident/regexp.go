@@ -7,7 +7,7 @@ import "regexp"
 // and "a**", which Go takes.
 var plain = func() *regexp.Regexp {
 	const (
-		atom     = `(?:[A-Za-z0-9_@=,:!~-]|\.|\\[dw]|\\[.*+?()\[\]{}^$|\\-]|\[\^?(?:[A-Za-z0-9_.]|a-z|A-Z|0-9)+\])`
+		atom     = `(?:[A-Za-z0-9 _@=,:!~-]|\.|\\[dw]|\\[.*+?()\[\]{}^$|\\-]|\[\^?(?:[A-Za-z0-9_.]|a-z|A-Z|0-9)+\])`
 		piece    = `(?:\^|\$|` + atom + `[*+?]?)`
 		branches = piece + `+(?:\|` + piece + `+)*`
 		group    = `(?:\^|\$|(?:` + atom + `|\(` + branches + `\))[*+?]?)`

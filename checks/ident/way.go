@@ -57,7 +57,7 @@ func (w way) where() string {
 }
 
 // ways tries each address. An address at which nobody answers is no way: that is for the check connection to say.
-func ways(ctx context.Context, t *doctor.Target, d *doctor.Database) ([]way, error) {
+func ways(ctx context.Context, d *doctor.Database) ([]way, error) {
 	endpoints, err := d.Settings.Endpoints(ctx)
 	if err != nil {
 		return nil, doctor.SkipFailed("no connection to %s: %v", d.Where(), err)
@@ -67,7 +67,9 @@ func ways(ctx context.Context, t *doctor.Target, d *doctor.Database) ([]way, err
 	stopped := false
 	for _, e := range endpoints {
 		w := way{endpoint: e, later: stopped}
-		conn, err := pgdb.ConnectEndpoint(ctx, d.Settings, e, pgdb.Options{ApplicationName: doctor.ApplicationName(t.RunID), ReadOnly: true})
+		options := d.Options()
+		options.ReadOnly = true
+		conn, err := pgdb.ConnectEndpoint(ctx, d.Settings, e, options)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -77,7 +79,7 @@ func ways(ctx context.Context, t *doctor.Target, d *doctor.Database) ([]way, err
 			if err != nil {
 				return nil, err
 			}
-		} else if failure, ok := errors.AsType[*pgdb.ConnectError](err); !ok || failure.TriesNext() || !w.fails(failure) {
+		} else if failure, ok := errors.AsType[*pgdb.ConnectError](err); !ok || failure.TriesNext() || !w.fails(failure, d.DataDir != "") {
 			silent = err
 			continue
 		}
@@ -112,8 +114,9 @@ func clientAddress(ctx context.Context, c interface {
 	return addr.Unmap().WithZone(""), err
 }
 
-// fails takes a failure that the server itself has caused, and reports whether it is one.
-func (w *way) fails(failure *pgdb.ConnectError) bool {
+// fails takes a failure that the server itself has caused, and reports whether it is one. here: the server's processes are
+// on this machine, so that nothing can stand between. A container's published port has a proxy there.
+func (w *way) fails(failure *pgdb.ConnectError, here bool) bool {
 	w.failure = failure
 	if !w.refused() && !w.accepted() {
 		return false
@@ -131,7 +134,7 @@ func (w *way) fails(failure *pgdb.ConnectError) bool {
 	if from, ok := conn.LocalAddr().(*net.UDPAddr); ok {
 		w.client = from.AddrPort().Addr().Unmap().WithZone("")
 	}
-	if !w.client.IsLoopback() && w.client != w.endpoint.Addr {
+	if !here {
 		w.unsure = "a router or container network in between may show the server another address"
 	}
 	return true

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -87,6 +91,7 @@ func (t *targetFlags) assemble(f *pflag.FlagSet) (*assembled, error) {
 			if err != nil {
 				return nil, &synapse.ConfigError{File: entry.File, Line: entry.Line, Msg: err.Error()}
 			}
+			d.OSUser = socketUser(d, config)
 			a.target.Databases = append(a.target.Databases, d)
 		}
 	}
@@ -168,6 +173,28 @@ func (t *targetFlags) admin() string {
 
 // noAdmin is the --admin-dsn of who wants no administrator's connection to be looked for.
 const noAdmin = "none"
+
+// socketUser is the user of the system as whom root connects to a socket in Synapse's place, since a peer record lets in
+// nobody else: the owner of Synapse's files, or the one that packages make. It is empty for other users and for TCP.
+func socketUser(d *doctor.Database, config *synapse.Config) string {
+	host := d.Settings["host"]
+	if os.Geteuid() != 0 || d.Engine != doctor.Postgres || host != "" && !strings.HasPrefix(host, "/") {
+		return ""
+	}
+	for _, file := range slices.Concat(config.PIDFiles, config.Files) {
+		if info, err := os.Stat(file); err == nil {
+			if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != 0 {
+				return strconv.Itoa(int(stat.Uid))
+			}
+		}
+	}
+	for _, name := range []string{"matrix-synapse", "synapse"} {
+		if u, err := user.Lookup(name); err == nil {
+			return u.Uid
+		}
+	}
+	return ""
+}
 
 // fromDSN reads a connection string from the command line, where every user of the machine can read it.
 func fromDSN(flag, dsn string) (*doctor.Database, error) {

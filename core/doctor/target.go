@@ -120,7 +120,7 @@ func readOnly(databases []*Database) []*Database {
 		}
 		out = append(out, &Database{Label: d.Label, Engine: d.Engine, DataStores: d.DataStores, Meets: d.Meets &^ NeedsAdmin,
 			Settings: settings, Path: d.Path, NoAdmin: "a plugin of a third party is handed none",
-			SystemID: d.SystemID, DataDir: d.DataDir, runID: d.runID})
+			OSUser: d.OSUser, SystemID: d.SystemID, DataDir: d.DataDir, runID: d.runID})
 	}
 	return out
 }
@@ -194,11 +194,16 @@ func (d *Database) Read(ctx context.Context, fn func(pgx.Tx) error) error {
 	}
 	d.mu.Lock()
 	if d.sessions == nil {
-		d.sessions = pgdb.NewPool(d.Settings, pgdb.Options{ApplicationName: ApplicationName(d.runID), OSUser: d.OSUser}, sessionsPerDatabase)
+		d.sessions = pgdb.NewPool(d.Settings, d.Options(), sessionsPerDatabase)
 	}
 	pool := d.sessions
 	d.mu.Unlock()
 	return pool.Read(ctx, fn)
+}
+
+// Options are how the doctor opens a session of its own with the database's settings.
+func (d *Database) Options() pgdb.Options {
+	return pgdb.Options{ApplicationName: ApplicationName(d.runID), OSUser: d.OSUser}
 }
 
 // in is the same login to another database of the server.

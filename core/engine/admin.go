@@ -247,7 +247,7 @@ func (e *Engine) connectAdmin(ctx context.Context, label string) (*pgx.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	c, err := pgdb.Connect(ctx, settings, pgdb.Options{ApplicationName: doctor.ApplicationName(e.Target.RunID), OSUser: e.Target.Admin.OSUser})
+	c, err := pgdb.Connect(ctx, settings, e.Target.Admin.Options())
 	if err != nil {
 		return nil, refuse("the administrator's connection does not work: %v", err)
 	}

@@ -47,7 +47,7 @@ func (e *Engine) openWriter(ctx context.Context, p doctor.Plan) (*pgx.Conn, erro
 	if needsAdmin(p) {
 		return e.connectAdmin(ctx, p.Database)
 	}
-	c, err := pgdb.Connect(ctx, d.Settings, pgdb.Options{ApplicationName: doctor.ApplicationName(e.Target.RunID)})
+	c, err := pgdb.Connect(ctx, d.Settings, d.Options())
 	if err != nil {
 		return nil, refuse("no connection to %s: %v", d.Where(), err)
 	}

@@ -58,7 +58,9 @@ func (e *Engine) probeLogin(ctx context.Context, d *doctor.Database, l doctor.Lo
 	if l.WrongPassword {
 		settings["password"] = "wrong-" + rand.Text()
 	}
-	c, err := pgdb.Connect(ctx, settings, pgdb.Options{ApplicationName: doctor.ApplicationName(e.Target.RunID), ReadOnly: true})
+	options := d.Options()
+	options.ReadOnly = true
+	c, err := pgdb.Connect(ctx, settings, options)
 	if err == nil {
 		c.Close(context.WithoutCancel(ctx))
 		if l.MustFail {

@@ -101,8 +101,7 @@ func (e *Engine) reload(ctx context.Context, c *pgx.Conn) error {
 // loadedAt asks in a session of its own: one that is older learns of a reload at another moment than the postmaster, which
 // applies pg_hba.conf to new ones.
 func (e *Engine) loadedAt(ctx context.Context) (loaded time.Time, err error) {
-	admin := e.Target.Admin
-	c, err := pgdb.Connect(ctx, admin.Settings, pgdb.Options{ApplicationName: doctor.ApplicationName(e.Target.RunID), ReadOnly: true, OSUser: admin.OSUser})
+	c, err := pgdb.Connect(ctx, e.Target.Admin.Settings, e.Target.Admin.Options())
 	if err != nil {
 		return loaded, fmt.Errorf("see whether the files were loaded: %w", err)
 	}

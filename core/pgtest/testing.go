@@ -99,11 +99,13 @@ func (s *Server) Reload(tb testing.TB) {
 	if _, err := admin.Exec(tb.Context(), "SELECT pg_reload_conf()"); err != nil {
 		tb.Fatal(err)
 	}
-	// A session learns of it between two statements, after the postmaster has: then every new session has it too.
+	// The postmaster tells its sessions before it reads pg_hba.conf, and makes a new one only after: so a new one is asked.
 	for after = before; after == before; {
-		if err := admin.QueryRow(tb.Context(), loaded).Scan(&after); err != nil {
+		fresh := connect(tb, s.Admin())
+		if err := fresh.QueryRow(tb.Context(), loaded).Scan(&after); err != nil {
 			tb.Fatal(err)
 		}
+		_ = fresh.Close(tb.Context())
 	}
 }
 

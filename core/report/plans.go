@@ -217,7 +217,7 @@ func requirementWords(q doctor.Requirement, plan doctor.Plan) string {
 	case doctor.RequireStopped:
 		return "Synapse and every worker stopped"
 	case doctor.RequireAdmin:
-		return "an administrator's connection to PostgreSQL (--admin-dsn)"
+		return "an administrator's connection to PostgreSQL (as root its socket, or --admin-dsn)"
 	case doctor.RequireDisk:
 		return sizeWords(plan.DiskBytes) + " of free disk"
 	case doctor.RequireShut:
