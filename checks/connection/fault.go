@@ -207,7 +207,7 @@ func (e *examination) loginFault(ctx context.Context, f *doctor.Finding, c *pgdb
 		f.Remedy = "The first line of pg_hba.conf that matches decides; it says ident or reject, or no line matches this address, role, database and encryption (hostssl lines match encrypted connections only), or the role may not log in. The line wanted is:\n\n    " +
 			fmt.Sprintf("host  %s  %s  %s  scram-sha-256\n\n", hbaName(c.Database), hbaName(c.User), hbaAddress(c))
 	}
-	f.Remedy += "With --admin-dsn, the check ident names the line that decides. The server's log does too. Where pg_hba.conf is:\n\n    SHOW hba_file;"
+	f.Remedy += "As root, or with --admin-dsn, the check ident names the line that decides. The server's log does too. Where pg_hba.conf is:\n\n    SHOW hba_file;"
 }
 
 func hbaAddress(c *pgdb.ConnectError) string {

@@ -104,7 +104,7 @@ func (p prescription) role() string { return p.seen.database.Settings["user"] }
 // roleIsThere makes a plan that was made together with the role's wait for it.
 func (p prescription) roleIsThere() doctor.Step {
 	return doctor.Step{Title: "See that the role " + p.role() + " is there", Probe: &doctor.ProbeStep{Admin: true, Holds: &doctor.Guard{
-		Query: `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolcanlogin)`, Args: []doctor.Value{{V: p.role()}},
+		Query: `SELECT count(*) = 1 FROM pg_roles WHERE rolname = $1 AND rolcanlogin`, Args: []doctor.Value{{V: p.role()}},
 		Else: fmt.Sprintf("the role %s does not exist or may not log in: synapse-doctor fix database sees to that", p.role())}}}
 }
 
@@ -259,7 +259,7 @@ func (p prescription) prove(v *verdict, edited map[string][]byte) error {
 // noErrors asks the server, which reads the files as they are now and has not loaded them yet.
 func noErrors() doctor.Step {
 	return doctor.Step{Title: "See that the server finds no error in the file", Probe: &doctor.ProbeStep{Admin: true, Holds: &doctor.Guard{
-		Query: `SELECT NOT EXISTS (SELECT FROM pg_hba_file_rules WHERE error IS NOT NULL AND type IS NULL)`,
+		Query: `SELECT count(*) = 0 FROM pg_hba_file_rules WHERE error IS NOT NULL AND type IS NULL`,
 		Else:  "the server finds an error in the edited file"}}}
 }
 

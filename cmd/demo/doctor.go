@@ -16,6 +16,7 @@ import (
 type doctor struct {
 	program string
 	dir     string
+	admin   string // the administrator's connection; root finds it without help
 }
 
 // run shows a command line as an administrator types it, and then whatever the program prints: it has this terminal, so
@@ -47,6 +48,9 @@ func (d *doctor) run(ctx context.Context, s *screen, want int, args string) erro
 // environment is ours with the journal in the homeserver's directory, and without settings that lead to another server.
 func (d *doctor) environment() []string {
 	env := []string{"SYNAPSE_DOCTOR_STATE_DIR=" + filepath.Join(d.dir, "state")}
+	if os.Geteuid() != 0 {
+		env = append(env, "SYNAPSE_DOCTOR_ADMIN_DSN="+d.admin)
+	}
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "PG") && !strings.HasPrefix(v, "SYNAPSE_DOCTOR_") {
 			env = append(env, v)

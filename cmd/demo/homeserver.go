@@ -60,12 +60,12 @@ SELECT setval('state_group_id_seq', 52), setval('events_backfill_stream_seq', 40
 ALTER ROLE CURRENT_USER SET client_encoding = 'LATIN1';`
 
 func (h *homeserver) fallIll(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, h.db.DSN())
+	conn, err := pgx.Connect(ctx, h.db.AdminDSN()) // its own role gets in only once that is mended
 	if err != nil {
 		return fmt.Errorf("break the database: %w", err)
 	}
 	defer conn.Close(ctx)
-	if _, err := conn.PgConn().Exec(ctx, illness).ReadAll(); err != nil {
+	if _, err := conn.PgConn().Exec(ctx, "SET SESSION AUTHORIZATION "+pgx.Identifier{h.db.User}.Sanitize()+";"+illness).ReadAll(); err != nil {
 		return fmt.Errorf("break the database: %w", err)
 	}
 	h.rows, err = h.readAll(ctx)
@@ -169,7 +169,7 @@ func (h *homeserver) prove(ctx context.Context) ([]string, error) {
 	}
 	return []string{
 		fmt.Sprintf("each of the %d sequences gives a number that is free", len(numberings)),
-		"Synapse's sessions speak UTF8",
+		"Synapse logs in with its password, and its sessions speak UTF8",
 		fmt.Sprintf("homeserver.yaml has %d lines more, and every other byte as before", added),
 		fmt.Sprintf("all %d rows of the %d tables are there, unchanged", rows.count(), len(rows)),
 	}, nil

@@ -42,7 +42,12 @@ func demonstrate(ctx context.Context, program string) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	s := newScreen(os.Stdout)
 	s.scene("A small, sick homeserver is made on a PostgreSQL server of its own …")
-	server, err := pgtest.New(ctx, pgtest.Config{})
+	// As Red Hat's packages install it: nobody gets in over TCP with a password.
+	server, err := pgtest.New(ctx, pgtest.Config{HBA: []string{
+		"local   all             all                                     peer",
+		"host    all             all             127.0.0.1/32            ident",
+		"host    all             all             ::1/128                 ident",
+	}})
 	if err != nil {
 		return fmt.Errorf("start a PostgreSQL server: %w", err)
 	}
@@ -54,12 +59,20 @@ func demonstrate(ctx context.Context, program string) (err error) {
 	if err := h.fallIll(ctx); err != nil {
 		return err
 	}
-	return play(ctx, s, &doctor{program: program, dir: dir}, h)
+	return play(ctx, s, &doctor{program: program, dir: dir, admin: fmt.Sprintf("host=%s port=%d user=postgres dbname=postgres", server.SocketDir, server.Port)}, h)
 }
 
 // play is the demonstration itself. Each scene's exit code is part of what it shows.
 func play(ctx context.Context, s *screen, d *doctor, h *homeserver) error {
-	s.scene("A check only looks, and exits 2 because it finds something:")
+	s.scene("Synapse does not even get in. A check only looks, and exits 2 because it finds something:")
+	if err := d.run(ctx, s, 2, "check connection ident -c homeserver.yaml"); err != nil {
+		return err
+	}
+	s.scene("One record more in pg_hba.conf, and the proof: Synapse gets in, a wrong password does not:")
+	if err := d.run(ctx, s, 0, "fix ident -c homeserver.yaml --apply --yes"); err != nil {
+		return err
+	}
+	s.scene("Now the whole of it can be seen:")
 	if err := d.run(ctx, s, 2, "check -c homeserver.yaml --skip version"); err != nil {
 		return err
 	}
@@ -83,7 +96,7 @@ func play(ctx context.Context, s *screen, d *doctor, h *homeserver) error {
 	if err := d.run(ctx, s, 0, "fix -c homeserver.yaml --skip version --apply --yes"); err != nil {
 		return err
 	}
-	s.scene("Nothing is left to find, and a check exits 0:")
+	s.scene("Nothing wrong is left to find, and a check exits 0:")
 	if err := d.run(ctx, s, 0, "check -c homeserver.yaml --skip version"); err != nil {
 		return err
 	}
