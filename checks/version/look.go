@@ -15,6 +15,7 @@ type facts struct {
 	versionNum int    // 150018
 	version    string // 15.18 (Debian 15.18-0+deb12u1)
 	inRecovery bool
+	scram      bool // passwords that are set on this server are for SCRAM
 
 	hasSchema  bool // schema_version is there: Synapse's tables, of the main or the state store
 	hasVersion bool // and it has its row
@@ -36,7 +37,7 @@ type update struct {
 
 const serverQuery = `SELECT current_database(), current_setting('server_version_num')::int, current_setting('server_version'),
   pg_is_in_recovery(), to_regclass('schema_version') IS NOT NULL, to_regclass('schema_compat_version') IS NOT NULL,
-  to_regclass('background_updates') IS NOT NULL`
+  to_regclass('background_updates') IS NOT NULL, current_setting('password_encryption') = 'scram-sha-256'`
 
 const updatesQuery = `SELECT update_name, coalesce(depends_on, ''), progress_json <> '{}' FROM background_updates ORDER BY update_name`
 
@@ -59,7 +60,7 @@ func look(ctx context.Context, db *doctor.Database) (f facts, err error) {
 func read(ctx context.Context, tx pgx.Tx) (facts, error) {
 	var f facts
 	var hasCompat, hasUpdates bool
-	if err := tx.QueryRow(ctx, serverQuery).Scan(&f.database, &f.versionNum, &f.version, &f.inRecovery, &f.hasSchema, &hasCompat, &hasUpdates); err != nil {
+	if err := tx.QueryRow(ctx, serverQuery).Scan(&f.database, &f.versionNum, &f.version, &f.inRecovery, &f.hasSchema, &hasCompat, &hasUpdates, &f.scram); err != nil {
 		return f, fmt.Errorf("read the server's version: %w", err)
 	}
 	if !f.hasSchema {

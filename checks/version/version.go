@@ -1,5 +1,6 @@
 // Package version examines whether the PostgreSQL server, Synapse's schema and the Synapse that uses them fit together,
-// and whether the schema's background work is getting done. It imports core/doctor and core/synapse.
+// whether the Python that runs Synapse has a PostgreSQL client, and whether the schema's background work is getting done.
+// It imports core/doctor and core/synapse.
 //
 // Where a database holds no schema of Synapse it only speaks of the server, and is skipped or unknown: never ok.
 package version
@@ -12,11 +13,15 @@ import (
 	"time"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
 
 // The faults. An administrator may rely on each.
 const (
 	TooOld            = "version/too-old-for-synapse"
+	NoPsycopg2        = "version/no-psycopg2"
+	BrokenPsycopg2    = "version/psycopg2-broken"
+	OldLibPQ          = "version/libpq-too-old"
 	InRecovery        = "version/in-recovery"
 	EndOfLife         = "version/end-of-life"
 	EndOfLifeSoon     = "version/end-of-life-soon"
@@ -31,18 +36,22 @@ const (
 )
 
 // Check is the check version.
-var Check = At(time.Now)
+var Check = At(time.Now, synapse.PythonPlaces{})
 
-// At is the check as of another time than now: what has reached its end of life depends on the day.
-func At(now func() time.Time) doctor.Check {
+// At is the check as of another time than now, since what has reached its end of life depends on the day, and with
+// Synapse's Python looked for in other places than this machine's.
+func At(now func() time.Time, places synapse.PythonPlaces) doctor.Check {
 	return doctor.Check{
 		ID:    "version",
 		Title: "PostgreSQL, Synapse and the schema fit together",
 		Why: "Synapse refuses to start on a PostgreSQL that is too old for it, and a schema whose upgrade or background " +
-			"updates never finished is slow, or breaks at the next upgrade.",
+			"updates never finished is slow, or breaks at the next upgrade. Without psycopg2 it can't use PostgreSQL at all.",
 		Needs: doctor.NeedsPostgres,
 		Codes: []doctor.Code{
 			{ID: TooOld, Title: "PostgreSQL is older than the Synapse of this schema accepts", Severity: doctor.Error},
+			{ID: NoPsycopg2, Title: "Synapse's Python has no PostgreSQL client", Severity: doctor.Error},
+			{ID: BrokenPsycopg2, Title: "Synapse's PostgreSQL client can't be loaded", Severity: doctor.Error},
+			{ID: OldLibPQ, Title: "Synapse's PostgreSQL client is too old to log in with SCRAM", Severity: doctor.Error},
 			{ID: InRecovery, Title: "the server is a standby, or still recovering", Severity: doctor.Error},
 			{ID: NoSchemaVersion, Title: "Synapse's tables are there but not the schema's version", Severity: doctor.Error},
 			{ID: CompatAhead, Title: "an upgrade of the schema stopped half way", Severity: doctor.Error},
@@ -57,7 +66,7 @@ func At(now func() time.Time) doctor.Check {
 		Run: func(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
 			var unread []error
 			var bare []string // the databases without Synapse's schema
-			seen, reported := false, false
+			seen, reported, needsSCRAM := false, false, false
 			for _, db := range t.Meeting(doctor.NeedsPostgres) {
 				facts, err := look(ctx, db)
 				if err != nil {
@@ -69,11 +78,20 @@ func At(now func() time.Time) doctor.Check {
 				} else {
 					bare = append(bare, db.Where())
 				}
+				needsSCRAM = needsSCRAM || facts.scram && db.Settings["password"] != ""
 				for _, f := range judge(facts, now()) {
 					reported = true
 					f.Database = db.Label
 					r.Find(f)
 				}
+			}
+			found, err := examineClient(ctx, t, places, needsSCRAM)
+			if err != nil {
+				unread = append(unread, err)
+			}
+			for _, f := range found {
+				reported = true
+				r.Find(f)
 			}
 			if len(bare) > 0 {
 				reason := strings.Join(bare, ", ") + ": Synapse's schema was not seen there, so only the server was examined"

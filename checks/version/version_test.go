@@ -15,6 +15,7 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -201,10 +202,17 @@ func target(t *testing.T, dsns ...string) *doctor.Target {
 	return target
 }
 
+// at is the check on that day, on a machine where no Synapse is.
+func at(t *testing.T, now time.Time) doctor.Check {
+	t.Helper()
+	nowhere := t.TempDir()
+	return At(func() time.Time { return now }, synapse.PythonPlaces{Root: nowhere, Home: nowhere})
+}
+
 func examine(t *testing.T, target *doctor.Target) []doctor.Finding {
 	t.Helper()
 	var c collector
-	if err := At(func() time.Time { return today }).Run(t.Context(), target, &c); err != nil {
+	if err := at(t, today).Run(t.Context(), target, &c); err != nil {
 		t.Fatal(err)
 	}
 	return c.found
@@ -298,7 +306,7 @@ func TestEachDatabaseIsExamined(t *testing.T) {
 	gone := strings.Replace(empty.DSN(), empty.Name, "no_such_database", 1)
 	tg := target(t, empty.DSN(), gone, state.DSN())
 	var c collector
-	err := Check.Run(t.Context(), tg, &c)
+	err := at(t, today).Run(t.Context(), tg, &c)
 	if err == nil || !strings.HasPrefix(err.Error(), "database db1: ") {
 		t.Errorf("a database that could not be looked at: %v", err)
 	}
@@ -313,18 +321,18 @@ func TestEachDatabaseIsExamined(t *testing.T) {
 
 func TestADatabaseWithoutSynapsesSchemaIsNotCalledSound(t *testing.T) {
 	server := pgtest.Start(t)
-	empty, synapse := server.Database(t), server.Database(t, pgtest.WithSetup(pgtest.Fixture()))
-	old := At(func() time.Time { return day("2040-01-01") })
+	empty, full := server.Database(t), server.Database(t, pgtest.WithSetup(pgtest.Fixture()))
+	old := at(t, day("2040-01-01"))
 	for what, tt := range map[string]struct {
 		check   doctor.Check
 		dsns    []string
 		want    string
 		skipped bool
 	}{
-		"alone":                {At(func() time.Time { return today }), []string{empty.DSN()}, "", true},
+		"alone":                {at(t, today), []string{empty.DSN()}, "", true},
 		"on an old server":     {old, []string{empty.DSN()}, "end-of-life warning", false},
-		"beside one that has":  {At(func() time.Time { return today }), []string{synapse.DSN(), empty.DSN()}, "", false},
-		"after one that lacks": {At(func() time.Time { return today }), []string{empty.DSN(), synapse.DSN()}, "", false},
+		"beside one that has":  {at(t, today), []string{full.DSN(), empty.DSN()}, "", false},
+		"after one that lacks": {at(t, today), []string{empty.DSN(), full.DSN()}, "", false},
 	} {
 		var c collector
 		err := tt.check.Run(t.Context(), target(t, tt.dsns...), &c)
@@ -339,7 +347,7 @@ func TestARoleThatMayNotLookIsNoHealth(t *testing.T) {
 	db := pgtest.Start(t).Database(t, pgtest.WithSetup(pgtest.Fixture()))
 	db.AdminExec(t, `ALTER TABLE background_updates OWNER TO CURRENT_USER; REVOKE ALL ON background_updates FROM PUBLIC, `+db.User)
 	var c collector
-	if err := Check.Run(t.Context(), target(t, db.DSN()), &c); err == nil || !strings.Contains(err.Error(), "read background_updates") {
+	if err := at(t, today).Run(t.Context(), target(t, db.DSN()), &c); err == nil || !strings.Contains(err.Error(), "read background_updates") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -376,12 +384,13 @@ func TestEveryCodeIsDeclaredOnce(t *testing.T) {
 		}
 		seen[c.ID] = true
 	}
-	for _, code := range []string{TooOld, InRecovery, EndOfLife, EndOfLifeSoon, TooOldForUpgrade, UnknownPostgres, NoSchemaVersion, CompatAhead, UnknownSchema, UpdatesStuck, UpdatesPending} {
+	for _, code := range []string{TooOld, InRecovery, EndOfLife, EndOfLifeSoon, TooOldForUpgrade, UnknownPostgres, NoSchemaVersion, CompatAhead, UnknownSchema, UpdatesStuck, UpdatesPending,
+		NoPsycopg2, BrokenPsycopg2, OldLibPQ} {
 		if !seen[code] {
 			t.Errorf("%s is not declared", code)
 		}
 	}
-	if len(seen) != 11 || len([]rune(Check.Title)) > 60 {
+	if len(seen) != 14 || len([]rune(Check.Title)) > 60 {
 		t.Errorf("%d codes, title %q", len(seen), Check.Title)
 	}
 }

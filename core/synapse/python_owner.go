@@ -104,7 +104,7 @@ func (t *trail) add(at string, info fs.FileInfo) error {
 	if !slices.ContainsFunc(t.owners, func(o account) bool { return o.uid == a.uid }) {
 		t.owners = append(t.owners, *a)
 	}
-	if info.Mode()&fs.ModeSymlink != 0 {
+	if info.Mode()&(fs.ModeSymlink|fs.ModeSticky) != 0 {
 		return nil
 	}
 	if info.Mode().Perm()&0o002 != 0 {

@@ -10,7 +10,7 @@ import (
 
 // answering is a shell script in place of an interpreter, which has Synapse and says so.
 func answering(facts string) string {
-	return fmt.Sprintf("#!/bin/sh\necho '%s{\"python\": \"3.11.2\", \"prefix\": \"/venv\", \"base\": \"/usr\", \"synapse\": \"/venv/lib/synapse\", \"client\": \"loaded\"}'\n"+
+	return fmt.Sprintf("#!/bin/sh\n[ \"$1 $2 $3\" = '-I -B -c' ] || exit 9\necho '%s{\"python\": \"3.11.2\", \"prefix\": \"/venv\", \"base\": \"/usr\", \"synapse\": \"/venv/lib/synapse\", \"client\": \"loaded\"}'\n"+
 		"echo '%[1]s{%s}'\n", answerMark, facts)
 }
 
@@ -88,7 +88,7 @@ func TestThePythonOfEachInstallationIsFound(t *testing.T) {
 		"env(1) is no Python": {files: map[string]string{"usr/bin/synapse_homeserver": "#!/usr/bin/env python3\n", "usr/bin/env": answering("")}},
 
 		"the service": {files: map[string]string{
-			"lib/systemd/system/matrix-synapse.service": "[Service]\nExecStartPre=/usr/bin/python3 -m x\nExecStart=@/srv/hs/bin/python3.11 \\\n  -m synapse.app.homeserver\n",
+			"lib/systemd/system/matrix-synapse.service": "[Service]\nExecStartPre=/usr/bin/python3 -m x\nExecStart=\\\n  @/srv/hs/bin/python3.11 -m synapse.app.homeserver\n",
 			"srv/hs/bin/python3.11":                     answering(""), matrixOrg: answering("")},
 			want: "srv/hs/bin/python3.11 matrix-synapse.service", kind: Virtualenv},
 		"the service as it was changed": {files: map[string]string{
@@ -123,6 +123,11 @@ func TestThePythonOfEachInstallationIsFound(t *testing.T) {
 				process(t, root, "18", root, "/srv/hs/bin/python", "x.py", "synapse.app.homeserver")
 				process(t, root, "19", root, "")
 			}},
+		"somebody looks for Synapse in a container": {files: map[string]string{env: answering("")},
+			setup: func(t *testing.T, root string) {
+				process(t, root, "17", t.TempDir(), "grep", "-m", "synapse.app.homeserver")
+			},
+			want: env + " a virtualenv in a usual place", kind: Virtualenv},
 		"another homeserver runs too": {files: map[string]string{"srv/a/bin/python": answering(""), "srv/b/bin/python": answering("")},
 			setup: func(t *testing.T, root string) {
 				process(t, root, "17", root, homeserver("/srv/a/bin/python", "--config-path=/srv/a/homeserver.yaml")...)
