@@ -4,16 +4,11 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/synapse-doctor/synapse-doctor/checks/connection"
-	"github.com/synapse-doctor/synapse-doctor/checks/encoding"
-	"github.com/synapse-doctor/synapse-doctor/checks/keepalives"
-	"github.com/synapse-doctor/synapse-doctor/checks/sequence"
-	"github.com/synapse-doctor/synapse-doctor/checks/version"
-	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/docs"
+	"github.com/synapse-doctor/synapse-doctor/plugins/builtin"
 )
 
-var checks = []doctor.Check{connection.Check, version.Check, encoding.Check, sequence.Check, keepalives.Check}
+var checks = builtin.Checks()
 
 func TestEveryCodeIsExplainedAndNothingElse(t *testing.T) {
 	for _, c := range checks {
