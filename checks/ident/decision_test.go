@@ -238,7 +238,7 @@ func expected(d decision) string {
 }
 
 func TestTheRecordThatDecidesIsTheServers(t *testing.T) {
-	trees, attempts := 60, 25
+	trees, attempts := 40, 25
 	if testing.Short() {
 		trees = 8
 	}

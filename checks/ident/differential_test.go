@@ -69,7 +69,7 @@ func superuserOf(t *testing.T, s *pgtest.Server) *pgx.Conn {
 
 // The view parses the files as they are, so thousands can be tried without a reload.
 func TestFilesAreUnderstoodAsTheServerDoes(t *testing.T) {
-	count := 3000
+	count := 1500
 	if testing.Short() {
 		count = 300
 	}

@@ -80,9 +80,9 @@ func parse(path string, major int, f files) (*rules, error) {
 }
 
 const (
-	deepest       = 10      // how deep files may be nested in PostgreSQL 16 and later
-	beyondDeepest = 100     // stands for the limit before, of files that are open at a time (some 300): there reading ends
-	mostIncluded  = 4 << 20 // bytes: files that include each other many times are read no further, deep or not
+	deepest       = 10       // how deep files may be nested in PostgreSQL 16 and later
+	beyondDeepest = 100      // stands for the limit before, of files that are open at a time (some 300): there reading ends
+	mostIncluded  = 16 << 20 // bytes: files that include each other many times are read no further, deep or not
 )
 
 // reader reads a file with what it includes, one line's tokens at a time.

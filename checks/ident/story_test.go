@@ -47,6 +47,10 @@ var stories = []story{
 		want: []string{"ident/ident-rule pg_hba.conf:3"}, added: 1},
 	{name: "Red Hat over ::1", hba: []string{"local all all peer", "host all all 127.0.0.1/32 ident", "host all all ::1/128 ident"}, host: "::1",
 		want: []string{"ident/ident-rule pg_hba.conf:4"}, added: 1},
+	{name: "Red Hat over localhost", hba: []string{"local all all peer", "host all all 127.0.0.1/32 ident", "host all all ::1/128 ident"}, host: "localhost",
+		want: []string{"ident/ident-rule pg_hba.conf:3", "ident/ident-rule pg_hba.conf:4"}, added: 2},
+	{name: "one half of localhost", hba: []string{"host all all 127.0.0.1/32 scram-sha-256", "host all all ::1/128 ident"}, host: "localhost",
+		want: []string{"ident/ident-rule pg_hba.conf:3"}, added: 1},
 	{name: "Debian through the socket", hba: []string{"local all all peer", "host all all 127.0.0.1/32 scram-sha-256"}, host: "socket",
 		want: []string{"ident/peer-rule pg_hba.conf:2"}, added: 1},
 	{name: "turned away", hba: []string{"host all synapse_user samehost reject # on purpose?", "host all all 127.0.0.1/32 scram-sha-256"},
@@ -177,7 +181,7 @@ func newBench(t *testing.T, server *pgtest.Server, s story) *bench {
 	if b.host == "socket" {
 		b.host = server.SocketDir
 	}
-	if b.host == "::1" {
+	if b.host == "::1" || b.host == "localhost" {
 		if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
 			t.Skip("this machine has no IPv6")
 		} else {

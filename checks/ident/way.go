@@ -65,7 +65,7 @@ func ways(ctx context.Context, d *doctor.Database) ([]way, error) {
 	var list []way
 	var silent error
 	stopped := false
-	for _, e := range endpoints {
+	for _, e := range bothLoopbacks(endpoints) {
 		w := way{endpoint: e, later: stopped}
 		options := d.Options()
 		options.ReadOnly = true
@@ -90,6 +90,25 @@ func ways(ctx context.Context, d *doctor.Database) ([]way, error) {
 		return nil, doctor.SkipFailed("no connection to %s: %v", d.Where(), silent)
 	}
 	return list, nil
+}
+
+// bothLoopbacks has localhost stand for 127.0.0.1 and ::1, whatever this machine's hosts file says: Synapse may run where
+// it says otherwise, and glibc's own answer is both, ::1 first.
+func bothLoopbacks(endpoints []pgdb.Endpoint) []pgdb.Endpoint {
+	list := slices.Clone(endpoints)
+	for _, e := range endpoints {
+		if e.Host != "localhost" {
+			continue
+		}
+		for _, addr := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()} {
+			other := e
+			other.Addr = addr
+			if !slices.ContainsFunc(list, func(x pgdb.Endpoint) bool { return x.Addr == addr && x.Port == e.Port }) {
+				list = append(list, other)
+			}
+		}
+	}
+	return list
 }
 
 // seen asks a session how the server sees its client.

@@ -66,7 +66,7 @@ func At(now func() time.Time, places synapse.PythonPlaces) doctor.Check {
 		Run: func(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
 			var unread []error
 			var bare []string // the databases without Synapse's schema
-			seen, reported, needsSCRAM := false, false, false
+			seen, reported, alarmed, needsSCRAM := false, false, false, false
 			for _, db := range t.Meeting(doctor.NeedsPostgres) {
 				facts, err := look(ctx, db)
 				if err != nil {
@@ -80,7 +80,7 @@ func At(now func() time.Time, places synapse.PythonPlaces) doctor.Check {
 				}
 				needsSCRAM = needsSCRAM || facts.scram && db.Settings["password"] != ""
 				for _, f := range judge(facts, now()) {
-					reported = true
+					reported, alarmed = true, alarmed || f.Severity > doctor.Info
 					f.Database = db.Label
 					r.Find(f)
 				}
@@ -90,13 +90,16 @@ func At(now func() time.Time, places synapse.PythonPlaces) doctor.Check {
 				unread = append(unread, err)
 			}
 			for _, f := range found {
-				reported = true
+				reported, alarmed = true, alarmed || f.Severity > doctor.Info
 				r.Find(f)
 			}
 			if len(bare) > 0 {
 				reason := strings.Join(bare, ", ") + ": Synapse's schema was not seen there, so only the server was examined"
 				if !seen && !reported && len(unread) == 0 {
 					return doctor.Skip("%s", reason)
+				}
+				if !seen && alarmed && len(unread) == 0 {
+					return nil // what was found does not read as healthy
 				}
 				unread = append(unread, errors.New(reason))
 			}

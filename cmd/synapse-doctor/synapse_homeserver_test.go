@@ -131,7 +131,7 @@ func (h *homeserver) launch(t *testing.T) (answers bool) {
 	}
 	defer log.Close()
 	// It lives until stop, not until the end of the context.
-	h.cmd = h.command(context.WithoutCancel(ctx), filepath.Dir(h.config), "synapse_homeserver", "-c", inside+"/homeserver.yaml")
+	h.cmd = h.command(context.WithoutCancel(ctx), filepath.Dir(h.config), "synapse_homeserver", "-c", inside+"/"+filepath.Base(h.config))
 	h.cmd.Stdout, h.cmd.Stderr = log, log
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	h.exited = make(chan struct{})

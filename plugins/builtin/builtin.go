@@ -3,6 +3,7 @@ package builtin
 
 import (
 	"github.com/synapse-doctor/synapse-doctor/checks/connection"
+	"github.com/synapse-doctor/synapse-doctor/checks/database"
 	"github.com/synapse-doctor/synapse-doctor/checks/encoding"
 	"github.com/synapse-doctor/synapse-doctor/checks/ident"
 	"github.com/synapse-doctor/synapse-doctor/checks/keepalives"
@@ -18,6 +19,7 @@ const Name = "builtin"
 func Checks() []doctor.Check {
 	return []doctor.Check{
 		connection.Check,
+		database.Check,
 		ident.Check,
 		version.Check,
 		encoding.Check,
