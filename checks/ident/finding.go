@@ -22,7 +22,7 @@ func (v *verdict) finding(f *fault) doctor.Finding {
 	user, database := s.database.Settings["user"], s.database.Settings["dbname"]
 	out := doctor.Finding{Code: f.code, Database: s.database.Label, Severity: doctor.Error, Object: f.object(s), Evidence: map[string]string{}}
 	if f.record != nil {
-		out.Observed = fmt.Sprintf("%s: %s", f.record.where(), f.record.Text)
+		out.Observed = fmt.Sprintf("%s: %s", f.record.where(), f.record.shown())
 	}
 	if len(f.ways) > 0 {
 		out.Evidence["from"] = from(f.ways)
@@ -65,7 +65,7 @@ func (v *verdict) finding(f *fault) doctor.Finding {
 		v.trust(f, &out)
 	case FileError:
 		out.Summary = "pg_hba.conf has an error: the server does not load it, and would not start with it."
-		out.Observed = fmt.Sprintf("%s: %s: %s", f.record.where(), f.record.Text, f.record.Fault)
+		out.Observed = fmt.Sprintf("%s: %s: %s", f.record.where(), f.record.shown(), f.record.Fault)
 		out.Expected = "a file that the server accepts"
 	case NotReloaded:
 		out.Severity = doctor.Warning
@@ -166,6 +166,9 @@ func (v *verdict) remedy(f *fault, out *doctor.Finding) {
 	p := v.prescribe()
 	out.Remedy, out.Fixable = p.words(f), p.offered(f)
 }
+
+// shown is the record on one line.
+func (r *record) shown() string { return strings.ReplaceAll(r.Text, "\t", " ") }
 
 // blindness says why it could not be seen what decides.
 func (s *seen) blindness() string {

@@ -166,7 +166,7 @@ func (p prescription) takeExpiryAway() doctor.Step {
 }
 
 // comment stands above the records that are added.
-const comment = "synapse-doctor: Synapse's own login, with its password. The first record that matches decides,\nso this must stand before the more general ones below."
+const comment = "synapse-doctor: Synapse's own login, with its password.\nThe first record that matches decides: keep it before those below."
 
 // edits make one step for each file into which records go.
 func (p prescription) edits(v *verdict) ([]doctor.Step, error) {

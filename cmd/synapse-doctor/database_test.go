@@ -34,6 +34,15 @@ func ownServerCommand(_ *testscript.TestScript, s *scene, _ []string) error {
 	return nil
 }
 
+func hbaCommand(ts *testscript.TestScript, s *scene, args []string) error {
+	if !s.own {
+		return errors.New("pg_hba.conf is changed on an ownserver only")
+	}
+	s.server.SetHBA(s.t, args...)
+	ts.Setenv("hba", filepath.Join(s.server.DataDir, "pg_hba.conf"))
+	return nil
+}
+
 var planting sync.Mutex
 
 func newDBCommand(ts *testscript.TestScript, s *scene, args []string) error {

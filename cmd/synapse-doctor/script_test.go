@@ -29,6 +29,7 @@ import (
 //	sql|adminsql DB SQL         run statements as the owner, as the superuser; query DB SQL prints rows
 //	session DB open|close       a session of Synapse's role
 //	silence NAME                a port ($NAME_port) that takes connections and never answers; await NAME: one came
+//	hba LINE…                   of the server's pg_hba.conf, which is $hba, below the superuser's line
 //	homeserver FILE DB [K=V…]   write a sound homeserver.yaml, with arguments of the database set or (K=) left out
 //	fill FILE DB [OTHER]        put the login of DB into the {{places}} of a file
 //	snapshot, unchanged         keep, and compare, every file of the script and everything in its databases
@@ -81,7 +82,7 @@ func TestScripts(t *testing.T) {
 			"start": scripted(startCommand), "signal": scripted(signalCommand), "ended": scripted(endedCommand),
 			"plugins": scripted(pluginsCommand), "gone": scripted(goneCommand), "nosecret": scripted(noSecretCommand),
 			"survives":  scripted(survivesCommand),
-			"ownserver": scripted(ownServerCommand), "newdb": scripted(newDBCommand),
+			"ownserver": scripted(ownServerCommand), "newdb": scripted(newDBCommand), "hba": scripted(hbaCommand),
 			"sql": scripted(sqlCommand), "adminsql": scripted(adminSQLCommand), "query": scripted(queryCommand),
 			"session": scripted(sessionCommand), "silence": scripted(silenceCommand), "await": scripted(awaitCommand),
 			"homeserver": scripted(homeserverCommand), "fill": scripted(fillCommand), "admindsn": scripted(adminDSNCommand),
