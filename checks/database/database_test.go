@@ -286,8 +286,8 @@ func TestEachFaultIsFound(t *testing.T) {
 		{name: "a table of somebody's among Synapse's", setup: pgtest.Fixture(), breaks: []string{"CREATE TABLE copy_of_mine (i serial)"},
 			want: []string{"database/tables-not-owned warning database {db}"}},
 		{name: "an extension, a view and a table elsewhere", setup: pgtest.Fixture(),
-			breaks: []string{"CREATE EXTENSION IF NOT EXISTS pg_trgm", "CREATE VIEW v AS SELECT 1", "CREATE SCHEMA mine", "CREATE TABLE mine.t (i int)"}},
-		{name: "sessions become another role", setup: pgtest.Fixture(), breaks: []string{restoredAs("stranger"), "ALTER DATABASE {db} OWNER TO stranger", "GRANT stranger TO {role}", "ALTER ROLE {role} SET role = 'stranger'"}},
+			breaks: []string{"CREATE EXTENSION pg_trgm", "CREATE TABLE of_the_extension (i int)", "ALTER EXTENSION pg_trgm ADD TABLE of_the_extension", "CREATE VIEW v AS SELECT 1", "CREATE SCHEMA mine", "CREATE TABLE mine.t (i int)"}},
+		{name: "sessions become another role", setup: pgtest.Fixture(), breaks: []string{restoredAs("stranger"), "ALTER DATABASE {db} OWNER TO stranger", "ALTER ROLE {role} NOINHERIT", "GRANT stranger TO {role}", "ALTER ROLE {role} SET role = 'stranger'"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.newest && !fifteen {
@@ -425,6 +425,8 @@ func TestOptionsOfTheConfigurationWinOverSettings(t *testing.T) {
 	h := of(db)
 	h.entries[0].extra = pgdb.Settings{"options": "-c search_path=public"}
 	h.finds(t)
+	asAdminDo(t, db.Server, db.Name, "ALTER SCHEMA public OWNER TO postgres", "REVOKE CREATE ON SCHEMA public FROM PUBLIC, with_options")
+	h.finds(t, "database/no-create-on-schema error schema public fixable")
 	h.entries[0].extra = pgdb.Settings{"options": "-c search_path=other"}
 	h.finds(t, "database/search-path-set warning setting search_path")
 }

@@ -27,7 +27,7 @@ type server struct {
 const adminQuery = `SELECT coalesce((SELECT system_identifier::text FROM pg_control_system()), ''),
   extract(epoch FROM pg_postmaster_start_time())::text,
   coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), ''),
-  CASE WHEN has_function_privilege('pg_read_file(text)', 'EXECUTE') THEN pg_read_file('postmaster.pid') ELSE '' END`
+  has_function_privilege('pg_read_file(text)', 'EXECUTE')`
 
 // examineAdmin looks for the administrator's connection, and proves for each database whether it leads to its server.
 func (e *Engine) examineAdmin(ctx context.Context) {
@@ -41,7 +41,11 @@ func (e *Engine) examineAdmin(ctx context.Context) {
 		asSocketOwner(ctx, admin)
 		admin.Bind(e.Target.RunID)
 		err = admin.Read(ctx, func(tx pgx.Tx) error {
-			return tx.QueryRow(ctx, adminQuery).Scan(&s.systemID, &s.started, &s.dataDir, &s.lock)
+			var reads bool
+			if err := tx.QueryRow(ctx, adminQuery).Scan(&s.systemID, &s.started, &s.dataDir, &reads); err != nil || !reads {
+				return err // a query that only mentions a forbidden function is refused, whatever it does with it
+			}
+			return tx.QueryRow(ctx, `SELECT pg_read_file('postmaster.pid')`).Scan(&s.lock)
 		})
 	}
 	for i, d := range e.Target.Databases {
@@ -276,7 +280,7 @@ func (e *Engine) adminSettings(label string) (pgdb.Settings, error) {
 	return admin.Settings, nil
 }
 
-// leaveDatabases ends the administrator's sessions in the databases themselves: one that is to be dropped must be empty.
+// leaveDatabases ends the doctor's sessions in the databases themselves: one that is to be dropped must have none.
 func (a *application) leaveDatabases(ctx context.Context) {
 	for label, c := range a.admins {
 		if label != "" {
@@ -285,7 +289,5 @@ func (a *application) leaveDatabases(ctx context.Context) {
 			delete(a.admins, label)
 		}
 	}
-	if a.engine.Target.Admin != nil {
-		a.engine.Target.Admin.Close()
-	}
+	a.engine.Target.Close() // what is read next opens sessions of its own
 }
