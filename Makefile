@@ -52,8 +52,8 @@ test-matrix: postgres-matrix ## run the database tests on every PostgreSQL: Debi
 		[ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 
 .PHONY: test-race
-test-race: postgres pgbouncer ## run the tests under the race detector
-	CGO_ENABLED=1 go test -race ./...
+test-race: postgres pgbouncer ## run the tests under the race detector, on one major of PostgreSQL
+	CGO_ENABLED=1 go test -race -short ./...
 
 .PHONY: debootstrap
 debootstrap: ## install what the real Synapse is installed with, where that is possible

@@ -26,7 +26,11 @@ func TestEachMajorIsAServerOfThatMajor(t *testing.T) {
 		}
 		ran = append(ran, number/10000)
 	})
-	if installed := pgtest.Majors(t.Context()); !slices.Equal(ran, installed) {
+	installed := pgtest.Majors(t.Context())
+	if testing.Short() && len(installed) > 0 {
+		installed = installed[len(installed)-1:]
+	}
+	if !slices.Equal(ran, installed) {
 		t.Errorf("ran on %v, installed are %v", ran, installed)
 	}
 }
