@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -95,6 +96,9 @@ func TestFilesAreUnderstoodAsTheServerDoes(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v\n%s", name, err, showTree(tree))
 			}
+			if slices.ContainsFunc(r.Records, afterTheDeepest) {
+				return
+			}
 			if difference := r.compare(rows); difference != "" {
 				t.Errorf("%s: %s\n%s%s", name, difference, showTree(tree), showRows(rows))
 			}
@@ -118,6 +122,13 @@ func TestFilesAreUnderstoodAsTheServerDoes(t *testing.T) {
 			t.Error("the generated files are too much alike")
 		}
 	})
+}
+
+// afterTheDeepest is whether a record would include a file that is nested too deeply, if it exists. The server passes it
+// over or refuses it by what an earlier system call failed with (16 to 18: tokenize_include_file looks at errno, which
+// open_auth_file has not set).
+func afterTheDeepest(r record) bool {
+	return strings.Contains(r.Text, "include_if_exists") && strings.Contains(r.Fault, "nested too deeply")
 }
 
 func showTree(tree map[string]string) string {

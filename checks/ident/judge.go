@@ -169,7 +169,7 @@ func (v *verdict) judgeRecord(w *way, d decision) {
 // judgePassword tells apart what looks alike from outside: no password, another one, an expired one, the wrong hash.
 func (v *verdict) judgePassword(w *way, r *record) {
 	s := v.seen
-	if w.failure != nil && errors.Is(w.failure, pgdb.ErrNoPassword) || s.database.Settings["password"] == "" {
+	if w.failure != nil && errors.Is(w.failure, pgdb.ErrNoPassword) || !s.own && !w.accepted() {
 		v.add(NotConfigured, nil, w)
 		return
 	}
@@ -218,7 +218,9 @@ func (s *seen) method() string {
 func from(ways []*way) string {
 	var list []string
 	for _, w := range ways {
-		list = append(list, w.where())
+		if !slices.Contains(list, w.where()) {
+			list = append(list, w.where())
+		}
 	}
 	return strings.Join(list, " and ")
 }

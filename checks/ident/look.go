@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
 
 // seen is all that was learnt of the ways into one database.
@@ -28,6 +30,7 @@ type seen struct {
 	asked  bool   // the administrator's connection answered; otherwise only what stands in files is known
 	server server // what it said
 	role   role
+	own    bool   // the password is the configuration's, and not of whoever runs the doctor
 	rules  *rules // nil when they could not be read
 	local  string // the path of pg_hba.conf on this machine, proved to be the server's; empty when it is not here
 	proven string // the data directory that proved it
@@ -69,6 +72,9 @@ func look(ctx context.Context, t *doctor.Target, d *doctor.Database) (*seen, err
 	}
 	s := &seen{target: t, database: d, asked: admin}
 	var err error
+	if s.own, err = ownPassword(t, d); err != nil {
+		return nil, err
+	}
 	if s.ways, err = ways(ctx, d); err != nil {
 		return nil, err
 	}
@@ -79,6 +85,27 @@ func look(ctx context.Context, t *doctor.Target, d *doctor.Database) (*seen, err
 		return nil, err
 	}
 	return s, nil
+}
+
+// ownPassword reports whether the password stands in Synapse's configuration, or in a file that it names. One that the
+// doctor's own environment or home directory gives need not be Synapse's.
+func ownPassword(t *doctor.Target, d *doctor.Database) (bool, error) {
+	if len(t.ConfigFiles) == 0 {
+		return d.Settings["password"] != "", nil
+	}
+	config, err := synapse.Load(t.ConfigFiles...)
+	if err != nil {
+		return false, err
+	}
+	entry := config.Entry(d.Label)
+	if entry == nil {
+		return false, fmt.Errorf("the configuration has no database %s", d.Label)
+	}
+	args, err := pgdb.FromArgs(entry.Args)
+	if err != nil {
+		return false, err
+	}
+	return d.Settings["password"] != "" && (args["password"] != "" || args["passfile"] != "" || args["service"] != ""), nil
 }
 
 const serverQuery = `SELECT current_setting('server_version_num')::int / 10000, current_setting('ssl') = 'on',
@@ -141,7 +168,7 @@ func (s *seen) askRole(ctx context.Context, tx pgx.Tx) error {
 		return fmt.Errorf("look how the password of %s is kept: %w", name, err)
 	}
 	s.role.hashSeen, s.role.hash = true, pgdb.KindOfHash(stored)
-	if password := s.database.Settings["password"]; password != "" {
+	if password := s.database.Settings["password"]; s.own {
 		s.role.fits, s.role.damaged = pgdb.PasswordFits(password, name, stored)
 	}
 	return nil
@@ -319,7 +346,7 @@ func (s *seen) findLocal() error {
 		}
 		return nil
 	}
-	if _, err := os.Stat(path); err != nil {
+	if !sameOwner(path, dir) {
 		return nil
 	}
 	s.local, s.proven = path, dir
@@ -329,6 +356,22 @@ func (s *seen) findLocal() error {
 		}
 	}
 	return nil
+}
+
+// sameOwner reports whether a file is there and belongs to whom the data directory does. The path comes from the server, and
+// a server of a stranger's could name any file.
+func sameOwner(file, dir string) bool {
+	f, err := os.Stat(file)
+	if err != nil {
+		return false
+	}
+	d, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	a, ok := f.Sys().(*syscall.Stat_t)
+	b, ok2 := d.Sys().(*syscall.Stat_t)
+	return ok && ok2 && a.Uid == b.Uid
 }
 
 // readFiles reads pg_hba.conf itself, where no administrator's connection is to be had but the files are in reach.

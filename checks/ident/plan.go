@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/synapse"
@@ -42,7 +43,7 @@ func plan(ctx context.Context, t *doctor.Target, findings []doctor.Finding) ([]d
 		if len(covers) == 0 {
 			continue
 		}
-		made, err := p.plan(v)
+		made, err := p.plan(ctx, v)
 		if err != nil {
 			return nil, err
 		}
@@ -52,7 +53,7 @@ func plan(ctx context.Context, t *doctor.Target, findings []doctor.Finding) ([]d
 	return plans, nil
 }
 
-func (p prescription) plan(v *verdict) (doctor.Plan, error) {
+func (p prescription) plan(ctx context.Context, v *verdict) (doctor.Plan, error) {
 	s := p.seen
 	name := "let-in"
 	out := doctor.Plan{
@@ -82,14 +83,14 @@ func (p prescription) plan(v *verdict) (doctor.Plan, error) {
 	if p.lasting {
 		out.Steps = append(out.Steps, p.takeExpiryAway())
 	}
-	edits, err := p.edits(v)
+	edits, err := p.edits(ctx)
 	if err != nil {
 		return out, err
 	}
 	out.Steps = append(out.Steps, edits...)
 	if p.reload {
 		out.Steps = append(out.Steps, noErrors(),
-			doctor.Step{Title: "Have the server load its files", SQL: &doctor.SQLStep{Admin: true, Mode: doctor.ModeNone, Statement: doctor.ReloadStatement, Reload: true}})
+			doctor.Step{Title: "Have the server load its files, with all that was changed in them since " + stamp(s.server.loaded), SQL: &doctor.SQLStep{Admin: true, Mode: doctor.ModeNone, Statement: doctor.ReloadStatement, Reload: true}})
 	}
 	out.Steps = append(out.Steps, p.proofs()...)
 	if p.make {
@@ -169,7 +170,7 @@ func (p prescription) takeExpiryAway() doctor.Step {
 const comment = "synapse-doctor: Synapse's own login, with its password.\nThe first record that matches decides: keep it before those below."
 
 // edits make one step for each file into which records go.
-func (p prescription) edits(v *verdict) ([]doctor.Step, error) {
+func (p prescription) edits(ctx context.Context) ([]doctor.Step, error) {
 	s := p.seen
 	var steps []doctor.Step
 	var names []string
@@ -211,7 +212,7 @@ func (p prescription) edits(v *verdict) ([]doctor.Step, error) {
 		}})
 	}
 	if len(steps) > 0 {
-		if err := p.prove(v, edited); err != nil {
+		if err := p.prove(ctx, edited); err != nil {
 			return nil, err
 		}
 	}
@@ -220,7 +221,7 @@ func (p prescription) edits(v *verdict) ([]doctor.Step, error) {
 
 // prove reads the edited files as the server will: every record that was there is still there, in its order, and each way
 // is decided by a record that was added.
-func (p prescription) prove(v *verdict, edited map[string][]byte) error {
+func (p prescription) prove(ctx context.Context, edited map[string][]byte) error {
 	s := p.seen
 	read := func(name string) ([]byte, error) {
 		if content, ok := edited[name]; ok {
@@ -251,10 +252,23 @@ func (p prescription) prove(v *verdict, edited map[string][]byte) error {
 		}
 	}
 	if !slices.Equal(kept, before) || len(added) < len(p.additions) || len(after.faulty()) > 0 {
-		return errors.New("the records would not be read as they are meant, so that nothing is planned: this is a fault of the doctor's")
+		return errNotMeant
+	}
+	for _, w := range s.ways {
+		if !slices.ContainsFunc(p.additions, func(a addition) bool { return slices.Contains(a.ways, w.where()) }) {
+			continue
+		}
+		for _, tls := range w.tls {
+			d := after.match(path{Database: s.database.Settings["dbname"], User: s.database.Settings["user"], Addr: w.client, TLS: tls}, s.world(ctx))
+			if d.Undecided != "" || d.Record == nil || !slices.ContainsFunc(p.additions, func(a addition) bool { return a.line == d.Record.Text }) {
+				return errNotMeant
+			}
+		}
 	}
 	return nil
 }
+
+var errNotMeant = errors.New("the records would not be read as they are meant, so that nothing is planned: this is a fault of the doctor's")
 
 // noErrors asks the server, which reads the files as they are now and has not loaded them yet.
 func noErrors() doctor.Step {
@@ -267,9 +281,12 @@ func noErrors() doctor.Step {
 func (p prescription) proofs() []doctor.Step {
 	s := p.seen
 	var steps []doctor.Step
-	for _, w := range s.ways {
+	for i, w := range s.ways {
 		address := ""
-		if len(s.ways) > 1 {
+		switch listed := strings.Contains(s.database.Settings["host"]+s.database.Settings["hostaddr"], ","); {
+		case listed && i > 0:
+			continue // of a list, libpq itself takes the one that it comes to first
+		case !listed && len(s.ways) > 1:
 			address = w.endpoint.Addr.String()
 		}
 		steps = append(steps, doctor.Step{Title: fmt.Sprintf("Log in as Synapse does, at %s", w.endpoint), Probe: &doctor.ProbeStep{

@@ -22,6 +22,7 @@ var passwordFaults = []string{NoRolePassword, WrongPassword, HashMismatch, NotCo
 type addition struct {
 	line   string
 	before *record // that decides now; nil: at the end of the file
+	ways   []string
 }
 
 // prescription is what would let Synapse in with its password, and nobody without one.
@@ -46,7 +47,7 @@ func (v *verdict) prescribe() prescription {
 	}
 	records := has(recordFaults...)
 	p.rehash = has(HashMismatch) || (records || has(passwordFaults...)) && s.needsPassword()
-	p.make = (records || has(passwordFaults...)) && s.database.Settings["password"] == ""
+	p.make = (records || has(passwordFaults...)) && !s.own
 	p.lasting = s.role.expired && (records || has(PasswordExpired))
 	if p.rehash || p.make {
 		p.rehash, p.method = true, "scram-sha-256"
@@ -74,10 +75,12 @@ func (p *prescription) add(v *verdict) {
 			p.why = "no record can name this role or database alone: in pg_hba.conf a name that begins with / is a regular expression"
 			return
 		}
-		a := addition{line: line, before: s.earliest(w)}
-		if !slices.Contains(p.additions, a) {
-			p.additions = append(p.additions, a)
+		before := s.earliest(w)
+		at := slices.IndexFunc(p.additions, func(a addition) bool { return a.line == line && a.before == before })
+		if at < 0 {
+			p.additions, at = append(p.additions, addition{line: line, before: before}), len(p.additions)
 		}
+		p.additions[at].ways = append(p.additions[at].ways, w.where())
 	}
 }
 
@@ -100,8 +103,12 @@ func (p *prescription) hindrance(v *verdict) string {
 		return s.database.NoAdmin
 	case len(s.rules.faulty()) > 0:
 		return "pg_hba.conf has an error, which has to be corrected first"
-	case s.pending() && (len(p.additions) > 0 || p.rehash) && !slices.ContainsFunc(s.ways, func(w way) bool { return !w.accepted() }):
-		return "Synapse gets in by the rules that are loaded, and would not by the file, which somebody has changed since: correct or take back that change first"
+	case s.pending() && (len(p.additions) > 0 || p.rehash):
+		return "somebody has changed the file since it was loaded, and loading it would put all of that into force: see to that change first, and have the server load the file"
+	case s.pending() && slices.ContainsFunc(s.rules.Records, func(r record) bool { return r.Method == "trust" && r.reachesTheNetwork() }):
+		return "the file has a trust record for a network, and loading it may let in whoever that matches: look first whether it is meant"
+	case p.rehash && s.sharedWith() != "":
+		return "the database " + s.sharedWith() + " has the same role with another password, which would no longer work: the configuration must have one password for both"
 	case p.make && !s.target.SetPassword:
 		return "homeserver.yaml has no password: write the role's there, or let the doctor make one for both sides with synapse-doctor fix ident --set-password"
 	case p.rehash && !s.role.hashSeen && s.role.exists:
@@ -116,6 +123,17 @@ func (p *prescription) hindrance(v *verdict) string {
 	for _, a := range p.additions {
 		if file := s.fileOf(a.before); s.localPath(file) == "" {
 			return file + " is not on this machine, or not shown to be that server's: run synapse-doctor where it is, or name it with --hba-file"
+		}
+	}
+	return ""
+}
+
+// sharedWith is another database of the homeserver whose login is the same role of the same server with another password.
+func (s *seen) sharedWith() string {
+	for _, d := range s.target.Databases {
+		same := d.Engine == doctor.Postgres && d.Settings["user"] == s.database.Settings["user"] && d.SystemID == s.database.SystemID
+		if d != s.database && same && d.Settings["password"] != s.database.Settings["password"] {
+			return d.Label
 		}
 	}
 	return ""

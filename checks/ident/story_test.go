@@ -91,6 +91,8 @@ var stories = []story{
 		prepare: func(t *testing.T, b *bench) {
 			b.append(t, "host all all 10.0.0.0/8 scram-sha-256\n")
 		}},
+	{name: "trust written and not loaded", hba: []string{"host all all 127.0.0.1/32 scram-sha-256"}, want: []string{"ident/not-reloaded pg_hba.conf"}, byHand: true,
+		prepare: func(t *testing.T, b *bench) { b.append(t, "host all all 0.0.0.0/0 trust\n") }},
 	{name: "the cure stands there and is not loaded", hba: []string{"host all all 127.0.0.1/32 ident"}, want: []string{"ident/not-reloaded pg_hba.conf"},
 		prepare: func(t *testing.T, b *bench) {
 			b.write(t, strings.Replace(b.hba(t), "host all all 127.0.0.1/32 ident", "host all all 127.0.0.1/32 scram-sha-256", 1))

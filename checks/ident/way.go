@@ -62,10 +62,13 @@ func ways(ctx context.Context, d *doctor.Database) ([]way, error) {
 	if err != nil {
 		return nil, doctor.SkipFailed("no connection to %s: %v", d.Where(), err)
 	}
+	if d.Settings["hostaddr"] == "" {
+		endpoints = bothLoopbacks(endpoints)
+	}
 	var list []way
 	var silent error
 	stopped := false
-	for _, e := range bothLoopbacks(endpoints) {
+	for _, e := range endpoints {
 		w := way{endpoint: e, later: stopped}
 		options := d.Options()
 		options.ReadOnly = true

@@ -73,6 +73,11 @@ func (a *application) runFile(ctx context.Context, i int) error {
 	if err := a.engine.journal.SaveFile(ctx, a.record, i, record, ed.before); err != nil {
 		return err
 	}
+	if step.Server != nil {
+		if err := a.keepTime(ctx, i); err != nil {
+			return a.failed(ctx, span(i, i+1), err)
+		}
+	}
 	if err := a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepStarted}); err != nil {
 		return err
 	}
@@ -98,15 +103,19 @@ func (a *application) belongs(ctx context.Context, s *doctor.EditFileStep) error
 	if err != nil {
 		return refuse("whose file %s is could not be seen: %v", s.Path, err)
 	}
-	var theirs string
+	var theirs, lock string
 	if a.engine.Target.Admin == nil {
 		return refuse("whose file %s is can't be asked: there is no administrator's connection", s.Path)
 	}
 	err = a.engine.Target.Admin.Read(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT system_identifier::text FROM pg_control_system()`).Scan(&theirs)
+		return tx.QueryRow(ctx, `SELECT system_identifier::text, pg_read_file('postmaster.pid') FROM pg_control_system()`).Scan(&theirs, &lock)
 	})
 	if err != nil {
 		return refuse("whose file %s is could not be asked: %v", s.Path, err)
+	}
+	// A standby or a base backup has the same identifier, but no process of this number and start.
+	if text, err := os.ReadFile(filepath.Join(s.Server.DataDir, "postmaster.pid")); err != nil || string(text) != lock {
+		return refuse("%s lies beside the data of a server that does not run, or another one than the administrator's connection leads to", s.Path)
 	}
 	if here != s.Server.SystemID || theirs != s.Server.SystemID {
 		return refuse("%s belongs to another server than the one that the plan was made for (system identifier %s, %s here, and %s of the administrator's connection)",
@@ -148,6 +157,29 @@ func stateOf(f journal.File, step *doctor.EditFileStep, note string) (state file
 		}
 	}
 	return fileOther, is, nil
+}
+
+// keepTime gives the copy of a server's file the file's own time: put back, the file must not look changed since it was
+// loaded, for it is what was loaded.
+func (a *application) keepTime(ctx context.Context, i int) error {
+	f, ok, err := a.engine.journal.SavedFile(ctx, a.record.ID, i)
+	if err != nil || !ok {
+		return err
+	}
+	info, err := os.Stat(f.Path)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", f.Path, cause(err))
+	}
+	return os.Chtimes(f.Backup, info.ModTime(), info.ModTime())
+}
+
+// restoreTime is the other half of keepTime.
+func restoreTime(f journal.File) error {
+	info, err := os.Stat(f.Backup)
+	if err != nil {
+		return fmt.Errorf("read the backup of %s: %w", f.Path, cause(err))
+	}
+	return os.Chtimes(f.Path, info.ModTime(), info.ModTime())
 }
 
 // restoreFile puts the backup of an edited file, whose content is the expected one, back.

@@ -58,14 +58,15 @@ func (e *Engine) lockKey(p doctor.Plan) string {
 		}
 		files = append(files, path)
 	}
-	if len(files) == 0 { // what belongs to the server and to no database of it: a role's password
+	key := onlyFiles + strings.Join(files, ":")
+	if needsAdmin(p) { // files and roles of one server, which another configuration would not lead to
 		for _, d := range e.Target.Databases {
 			if d.Engine == doctor.Postgres && concerns(p, d.Label) {
-				return serverKey(d) + "/"
+				return serverKey(d) + "/" + key
 			}
 		}
 	}
-	return onlyFiles + strings.Join(files, ":")
+	return key
 }
 
 // serverKey is the server's identity. It must be the same before and after a fix that lets Synapse in.

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
@@ -46,6 +48,25 @@ func (a *application) text(q *doctor.SQLStep) (string, error) {
 		return "", err
 	}
 	return strings.Replace(q.Statement, doctor.Masked, verifier, 1), nil
+}
+
+// unloggedQuery keeps a transaction's statements and arguments out of the server's log and statistics. Only a superuser may
+// say so; for others the log holds a verifier, where the server logs statements.
+const unloggedQuery = `SELECT set_config(s.name, v.value, true) FROM pg_settings s JOIN (VALUES
+    ('log_statement', 'none'), ('log_min_duration_statement', '-1'), ('log_min_duration_sample', '-1'),
+    ('log_min_error_statement', 'panic'), ('log_parameter_max_length', '0'), ('log_parameter_max_length_on_error', '0'),
+    ('pg_stat_statements.track', 'none'), ('auto_explain.log_min_duration', '-1')) v(name, value) USING (name)
+  WHERE (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`
+
+// unlogged sees to that where one of the steps, or what undoes it, holds what the server keeps of a password.
+func (a *application) unlogged(ctx context.Context, c conn, indexes []int) error {
+	if !slices.ContainsFunc(indexes, func(i int) bool { return a.steps[i].SQL.Verifier != nil }) {
+		return nil
+	}
+	if _, err := c.Exec(ctx, unloggedQuery); err != nil {
+		return fmt.Errorf("keep the password out of the server's log: %w", err)
+	}
+	return nil
 }
 
 // withPassword is the step with the password that it writes.

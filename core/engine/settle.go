@@ -134,7 +134,9 @@ func (a *application) recognise(ctx context.Context) (next int, err error) {
 			}
 		}
 		passive := a.steps[i].Probe != nil || a.steps[i].Manual != nil
-		if next < 0 && status != journal.StepApplied && !(passive && a.nothingLeft(i)) {
+		// A reload that was begun may or may not have been: it counts as done for an undo, and as not done for going on.
+		begun := a.steps[i].SQL != nil && a.steps[i].SQL.Reload && s.Status == journal.StepStarted
+		if next < 0 && (status != journal.StepApplied || begun) && !(passive && a.nothingLeft(i)) {
 			next = i
 		}
 	}

@@ -50,6 +50,9 @@ func (a *application) runSQL(ctx context.Context, first, end int) error {
 	if !locked {
 		return a.failed(ctx, indexes, errors.New("the session is not the one that holds the doctor's lock: a pooler in transaction mode stands between; connect to PostgreSQL itself"))
 	}
+	if err := a.unlogged(ctx, tx, indexes); err != nil {
+		return a.failed(ctx, indexes, err)
+	}
 	for _, i := range indexes {
 		a.point("statement", i)
 		if err := a.statement(ctx, tx, i); err != nil {

@@ -258,9 +258,17 @@ func (a *application) undoSQL(ctx context.Context, first, end int) error {
 		return err
 	}
 	if a.steps[first].SQL.Mode == doctor.ModeNone {
-		if err := a.undoStatement(ctx, c, first); err != nil {
+		if err := a.engine.journal.SetSteps(ctx, a.record.ID, indexes, journal.Step{Status: journal.StepUndoing}); err != nil {
 			return err
 		}
+		a.point("undo-statement", first)
+		if err := a.undoStatement(ctx, c, first); err != nil {
+			if sqlState(err) == "" && !isRefusal(err) {
+				return fmt.Errorf("whether it was put back is not known: %w: %w", err, errUnsettled)
+			}
+			return errors.Join(err, a.mark(ctx, indexes, journal.Step{Status: journal.StepApplied}))
+		}
+		a.point("undo-after-statement", first)
 		return a.mark(ctx, indexes, journal.Step{Status: journal.StepUndone})
 	}
 	tx, err := c.Begin(ctx)
@@ -271,6 +279,9 @@ func (a *application) undoSQL(ctx context.Context, first, end int) error {
 	var xid string
 	if err := tx.QueryRow(ctx, `SELECT txid_current()::text`).Scan(&xid); err != nil {
 		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	if err := a.unlogged(ctx, tx, indexes); err != nil {
+		return err
 	}
 	for _, i := range slices.Backward(indexes) {
 		a.point("undo-statement", i)
@@ -358,6 +369,11 @@ func (a *application) undoFile(ctx context.Context, i int) error {
 			return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepUndoing, Note: inPlace})
 		}); err != nil {
 			return err
+		}
+		if a.steps[i].EditFile.Server != nil {
+			if err := restoreTime(f); err != nil {
+				return err
+			}
 		}
 		a.usePassword(a.steps[i].EditFile.Password, false)
 	}

@@ -160,6 +160,16 @@ func holders(file string) ([]int, error) {
 	return pids, nil
 }
 
+// runsAs reports whether a process belongs to the user: anybody can work in a directory, and listen at a free port.
+func runsAs(pid int, uid uint32) bool {
+	info, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Uid == uid
+}
+
 // serverOf reads what a postmaster's working directory, which is its data directory, says of it.
 func serverOf(pid int) (LocalServer, error) {
 	s := LocalServer{PID: pid}
@@ -179,6 +189,9 @@ func serverOf(pid int) (LocalServer, error) {
 		return s, err
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		if !runsAs(pid, stat.Uid) {
+			return s, fmt.Errorf("process %d is not the server of the directory that it works in", pid)
+		}
 		if u, err := user.LookupId(strconv.Itoa(int(stat.Uid))); err == nil {
 			s.Owner = u.Username
 		}

@@ -548,7 +548,9 @@ func (p *paper) fixSummary(r *doctor.FixReport, chosen []doctor.PlanResult) {
 		if stopped && mayStart(r.After) {
 			p.prose(0, plain, "Synapse and its workers can be started again.")
 		}
-		suggest("To put it back:", p.command("undo"))
+		if slices.ContainsFunc(r.Plans, func(x doctor.PlanResult) bool { return x.Status == doctor.PlanApplied && x.Plan.Reversible }) {
+			suggest("To put it back:", p.command("undo"))
+		}
 	case n[doctor.PlanPlanned] > 0:
 		p.prose(0, plain, "Nothing has been changed: "+outcomes(n)+".")
 		suggest("To apply (it asks first):", p.command("fix", append(selection(r.Plans), "--apply")...))
