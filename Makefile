@@ -42,7 +42,7 @@ demo: build postgres ## examine, mend and examine again a sick homeserver that i
 
 .PHONY: test
 test: postgres pgbouncer ## run the tests
-	go test ./...
+	go test -timeout 25m ./...
 
 .PHONY: test-matrix
 test-matrix: postgres-matrix ## run the database tests on every PostgreSQL: Debian's and those of postgres-matrix
@@ -53,7 +53,7 @@ test-matrix: postgres-matrix ## run the database tests on every PostgreSQL: Debi
 
 .PHONY: test-race
 test-race: postgres pgbouncer ## run the tests under the race detector, on one major of PostgreSQL
-	CGO_ENABLED=1 go test -race -short ./...
+	CGO_ENABLED=1 go test -race -short -timeout 25m ./...
 
 .PHONY: debootstrap
 debootstrap: ## install what the real Synapse is installed with, where that is possible
