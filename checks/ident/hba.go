@@ -234,7 +234,7 @@ func (r *reader) includeDir(from, name string, depth int) ([]line, string) {
 	}
 	var paths []string
 	for _, n := range names {
-		if len(n) > len(".conf") && n[0] != '.' && strings.HasSuffix(n, ".conf") {
+		if !strings.HasPrefix(n, ".") && strings.HasSuffix(n, ".conf") {
 			paths = append(paths, filepath.Join(dir, n))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -32,6 +33,8 @@ func inMemory(tree map[string]string) files {
 			if names == nil {
 				return nil, fs.ErrNotExist
 			}
+			slices.Sort(names)
+			slices.Reverse(names) // a directory has no order
 			return names, nil
 		},
 	}
@@ -103,7 +106,7 @@ func TestIncludedRecordsComeWhereTheyAreIncluded(t *testing.T) {
 	main := "local a a peer\ninclude_dir hba.d\ninclude /srv/more.conf\ninclude_if_exists missing.conf\nlocal z z peer\n"
 	more := []string{
 		"/etc/hba.d/b.conf", "local c c peer\n", "/etc/hba.d/a.conf", "# nothing\nlocal b @names peer\n", "/etc/hba.d/names", "x, y\n",
-		"/etc/hba.d/.c.conf", "nonsense\n", "/etc/hba.d/d.conf.bak", "nonsense\n", "/srv/more.conf", "local d d peer\n",
+		"/etc/hba.d/.c.conf", "nonsense\n", "/etc/hba.d/d.conf.bak", "nonsense\n", "/etc/hba.d/.conf", "nonsense\n", "/srv/more.conf", "local d d peer\n",
 	}
 	r := parseText(t, 16, main, more...)
 	var got []string
@@ -164,6 +167,11 @@ func TestFaults(t *testing.T) {
 		{"host all all all radius radiusservers=127.0.0.1", all},
 		{`host all all all radius "radiusservers=127.0.0.1,127.0.0.2" "radiussecrets=a,b,c"`, all},
 		{"host all all all oauth issuer=a scope=b", before18},
+		{"host all all all oauth issuer=a scope=b map=c delegate_ident_mapping=1", all},
+		{"host all all samehost/8 md5", all},
+		{`host all all "samenet" md5`, nil},
+		{"host all all all ldap ldapprefix=a ldapport=4294967296", all},
+		{"host all all all ldap ldapprefix=a ldapport=x", all},
 		{"host all all all oauth issuer=a", all},
 		{"host @missing all all trust", all},
 		{"include missing.conf", all},
@@ -195,6 +203,48 @@ func TestFaults(t *testing.T) {
 			if got := len(r.faulty()) > 0; got != want {
 				t.Errorf("PostgreSQL %d: %.80q: refused %v, but it ought to be %v: %+v", major, c.line, got, want, r.Records)
 			}
+		}
+	}
+}
+
+func TestFilesMayBeNestedTenDeep(t *testing.T) {
+	for depth, refused := range map[int]bool{10: false, 11: true} {
+		var more []string
+		for i := 1; i < depth; i++ {
+			more = append(more, fmt.Sprintf("/etc/%d", i), fmt.Sprintf("include %d\n", i+1))
+		}
+		more = append(more, fmt.Sprintf("/etc/%d", depth), "local all all peer\n")
+		if r := parseText(t, 16, "include 1\n", more...); len(r.Records) != 1 || len(r.faulty()) > 0 != refused {
+			t.Errorf("%d deep: %+v", depth, r.Records)
+		}
+	}
+	// Before 16 there are only lists, and they may be deeper.
+	more := []string{"/etc/20", "all\n"}
+	for i := 1; i < 20; i++ {
+		more = append(more, fmt.Sprintf("/etc/%d", i), fmt.Sprintf("@%d\n", i+1))
+	}
+	if r := parseText(t, 15, "local @1 all peer", more...); len(r.faulty()) > 0 {
+		t.Errorf("%+v", r.Records)
+	}
+}
+
+func TestADirectoryIncludesNothing(t *testing.T) {
+	from := inMemory(map[string]string{mainFile: "local all,@hba.d all peer\ninclude hba.d\n"})
+	r, err := parse(mainFile, 16, files{List: from.List, Read: func(path string) ([]byte, error) {
+		if path == "/etc/hba.d" {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
+		}
+		return from.Read(path)
+	}})
+	if err != nil || len(r.Records) != 1 || len(r.faulty()) > 0 {
+		t.Errorf("%v %+v", err, r)
+	}
+}
+
+func TestIdentThroughTheSocketIsPeer(t *testing.T) {
+	for line, want := range map[string]string{"local all all ident": "peer", "host all all all ident": "ident", "local all all peer": "peer"} {
+		if got := parseText(t, 15, line).Records[0].Method; got != want {
+			t.Errorf("%s: %s", line, got)
 		}
 	}
 }

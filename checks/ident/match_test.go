@@ -50,6 +50,9 @@ func TestFirstMatchDecides(t *testing.T) {
 		{"hostgssenc all all all md5\nhost all all all md5", gss, 15, 1},
 		{"hostnogssenc all all all md5\nhost all all all md5", gss, 15, 2},
 		{"host replication all all md5", synapses, 15, 0},
+		{"host replication all all md5", path{Database: "replication", User: "a", Addr: netip.MustParseAddr("::1")}, 15, 0},
+		{`host "replication" all all md5`, path{Database: "replication", User: "a", Addr: netip.MustParseAddr("::1")}, 15, 1},
+		{`host all all "samenet" md5`, far, 15, 0},
 		{`host "all" all all md5`, synapses, 15, 0},
 		{"host sameuser all all md5", synapses, 15, 0},
 		{"host SYNAPSE all all md5", synapses, 15, 0},
@@ -159,7 +162,30 @@ func TestPlainPatterns(t *testing.T) {
 			t.Errorf("%q: plain is not %v", pattern, plain)
 		}
 	}
+	if is, ok := plainMatch("^a.b$", "a\nb"); !is || !ok {
+		t.Error("to PostgreSQL a newline is a character like others")
+	}
 	if _, ok := plainMatch("^.$", "é"); ok {
 		t.Error("how many characters it has depends on the encoding")
+	}
+}
+
+func TestHostNames(t *testing.T) {
+	for _, c := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"db.example.com", "DB.Example.COM", true},
+		{".example.com", "db.example.com", true},
+		{".example.com", ".example.com", true},
+		{".example.com", "example.com", false},
+		{".example.com", "m", false},
+		{"example.com", "db.example.com", false},
+		{"", "localhost", false},
+		{"\u00c4", "\u00e4", false}, // only ASCII letters have a case
+	} {
+		if got := matchesHostname(c.pattern, c.name); got != c.want {
+			t.Errorf("%q is for %q: %v", c.pattern, c.name, got)
+		}
 	}
 }
