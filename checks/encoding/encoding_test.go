@@ -32,6 +32,7 @@ type collector []doctor.Finding
 
 func (c *collector) Find(f doctor.Finding)    { *c = append(*c, f) }
 func (c *collector) Progress(doctor.Progress) {}
+func (c *collector) Covered(string)           {}
 
 // find runs the check and wants these findings: code, kind and name of the object.
 func find(t *testing.T, db *pgtest.DB, want ...string) []doctor.Finding {

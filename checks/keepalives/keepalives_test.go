@@ -102,6 +102,7 @@ type collector struct{ found []doctor.Finding }
 
 func (c *collector) Find(f doctor.Finding)    { c.found = append(c.found, f) }
 func (c *collector) Progress(doctor.Progress) {}
+func (c *collector) Covered(string)           {}
 
 // write makes the file and a target that reads it.
 func write(t *testing.T, content string) (string, *doctor.Target) {

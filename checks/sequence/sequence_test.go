@@ -39,6 +39,7 @@ type collector []doctor.Finding
 
 func (c *collector) Find(f doctor.Finding)    { *c = append(*c, f) }
 func (c *collector) Progress(doctor.Progress) {}
+func (c *collector) Covered(string)           {}
 
 func runCheck(t *testing.T, target *doctor.Target) ([]doctor.Finding, error) {
 	t.Helper()

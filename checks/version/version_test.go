@@ -186,6 +186,7 @@ type collector struct{ found []doctor.Finding }
 
 func (c *collector) Find(f doctor.Finding)    { c.found = append(c.found, f) }
 func (c *collector) Progress(doctor.Progress) {}
+func (c *collector) Covered(string)           {}
 
 func target(t *testing.T, dsns ...string) *doctor.Target {
 	t.Helper()

@@ -77,6 +77,9 @@ type Reporter interface {
 	Find(Finding)
 	// Progress says how far a long examination is.
 	Progress(Progress)
+	// Covered says, in one line, how much of what there was has been examined. The last call counts. What was left out for
+	// another reason than the administrator's own is an error of Run as well.
+	Covered(text string)
 }
 
 // Progress is how far something long has come.
@@ -111,4 +114,15 @@ func SkipReason(err error) (string, bool) {
 		return s.Reason, true
 	}
 	return "", false
+}
+
+// UnchangedError is how an operation ends that has had no effect at all, because something does not hold. The plan is then
+// refused, not failed half-way.
+type UnchangedError struct{ Reason string }
+
+func (e *UnchangedError) Error() string { return e.Reason }
+
+// Unchanged makes the error of an operation that has changed nothing.
+func Unchanged(format string, args ...any) error {
+	return &UnchangedError{Reason: fmt.Sprintf(format, args...)}
 }

@@ -106,7 +106,9 @@ func runOne(ctx context.Context, c Check, req CheckRequest, events Events, fail 
 		}
 	}
 	r.close()
-	return events.Done(c.ID, outcome(ctx, err, time.Since(start)))
+	o := outcome(ctx, err, time.Since(start))
+	o.Coverage = r.coverage
+	return events.Done(c.ID, o)
 }
 
 func outcome(ctx context.Context, err error, took time.Duration) Outcome {
@@ -140,8 +142,9 @@ type reporter struct {
 	events Events
 	fail   context.CancelCauseFunc
 
-	mu     sync.Mutex
-	closed bool
+	mu       sync.Mutex
+	closed   bool
+	coverage string
 }
 
 func (r *reporter) close() {
@@ -169,6 +172,14 @@ func (r *reporter) Progress(p Progress) {
 	defer r.mu.Unlock()
 	if !r.closed {
 		r.events.Progress(r.check, p)
+	}
+}
+
+func (r *reporter) Covered(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.coverage = text
 	}
 }
 

@@ -22,6 +22,9 @@ type Plan struct {
 	Irreversible string
 	// UndoOnFailure puts the earlier steps back when a step fails.
 	UndoOnFailure bool
+	// Resumes: a plan that was interrupted, or failed, half-way is gone on with by the next run, not put back. Until then, or
+	// until it is undone, it is unsettled.
+	Resumes bool
 
 	Duration  time.Duration // estimate; 0 when it is a moment
 	DiskBytes int64         // estimate of disk needed while it runs

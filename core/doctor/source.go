@@ -63,6 +63,7 @@ type Outcome struct {
 	Status   Status // StatusOK when examined, whatever was found; StatusSkipped; StatusUnknown
 	Reason   string // for skipped and unknown
 	Duration time.Duration
+	Coverage string // how much was examined, in one line; empty when that goes without saying
 	// NeedFailed: skipped because something that it needs failed, and not because it does not apply.
 	NeedFailed bool
 }

@@ -176,8 +176,10 @@ type OperationStep struct {
 	Name    string
 	Params  map[string]string // never a secret: plans are printed and kept
 	Effects Effects
-	Resumes string // how it goes on after an interruption
-	Undo    string // name of the operation that puts it back; empty when none can
+	// Statements are what it runs, in order, as they are printed; one that it repeats is there once.
+	Statements []string
+	Resumes    string // how it goes on after an interruption
+	Undo       string // name of the operation that puts it back; empty when none can
 }
 
 // Effects is all that an operation may change.
@@ -200,7 +202,11 @@ type OperationFunc func(ctx context.Context, t *Target, step OperationStep, resu
 type OperationHost interface {
 	Progress(Progress)
 	// Save returns when the host has the rows, and the token from which to resume, on disk. Commit only after that.
+	// Rows that were saved with the same token before, by an execution that was interrupted, are replaced.
 	Save(ctx context.Context, resume string, rows []SavedRow) error
+	// Rows hands over the rows that this step has saved, in the order in which they were saved, until each returns an error.
+	// The operation that puts the step back reads them.
+	Rows(ctx context.Context, each func(SavedRow) error) error
 }
 
 // SavedRow is one row kept in the journal so that it can be put back.

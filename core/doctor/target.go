@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -24,13 +25,17 @@ type Target struct {
 	Replicas    []*Database // from --replica
 	// Admin is the administrator's connection, as it was given or found; nil when there is none. Whether it works, and
 	// leads to a database's server, is for that database's Meets (NeedsAdmin) to say.
-	Admin    *Database
-	Deep     bool // --deep: data may be read at length
-	Writable bool // true only while an approved operation is executed
+	Admin *Database
+	Deep  bool // --deep: data may be read at length
+	// DeepBudget is how long --deep may read; 0: as long as it takes. What it leaves out is named.
+	DeepBudget time.Duration
+	Writable   bool // true only while an approved operation is executed
 
 	HBAFile       string // --hba-file: pg_hba.conf as this machine sees it
 	SynapsePython string // --synapse-python: the Python that runs Synapse; empty: it is looked for
 	SetPassword   bool   // --set-password: a password may be made where none is configured
+	// SourceEncoding is --source-encoding: what the bytes of a database that is not in UTF8 are taken to be.
+	SourceEncoding string
 }
 
 // Main is the database that holds the main data store: the only one of nearly every homeserver. Nil when there is none.
@@ -106,8 +111,8 @@ func (t *Target) ForOperation() *Target {
 // copied is the target without its databases.
 func (t *Target) copied() *Target {
 	return &Target{
-		RunID: t.RunID, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep,
-		HBAFile: t.HBAFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword,
+		RunID: t.RunID, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep, DeepBudget: t.DeepBudget,
+		HBAFile: t.HBAFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword, SourceEncoding: t.SourceEncoding,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -32,6 +33,8 @@ type Config struct {
 	Ident []string
 	// InitdbArgs are added to initdb's arguments; the last of a kind wins.
 	InitdbArgs []string
+	// Locales are compiled for this server alone, in UTF-8: en_US.UTF-8. Databases can then be made in them.
+	Locales []string
 }
 
 // Server is a running cluster.
@@ -48,6 +51,7 @@ type Server struct {
 	account *account
 	lock    *os.File
 	process *process
+	locales string // LOCPATH; empty for the machine's own
 
 	mu        sync.Mutex
 	passwords map[string]string // of the ordinary roles, by name
@@ -80,6 +84,9 @@ func New(ctx context.Context, c Config) (*Server, error) {
 
 func (s *Server) create(ctx context.Context, c Config) error {
 	if err := s.makeDir(); err != nil {
+		return err
+	}
+	if err := s.makeLocales(ctx, c.Locales); err != nil {
 		return err
 	}
 	if err := s.initdb(ctx, c); err != nil {
@@ -132,6 +139,19 @@ func (s *Server) makeDir() error {
 
 const lockName = "owner.lock"
 
+// command prepares one of the server's programs.
+func (s *Server) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := s.account.command(ctx, s.dir, filepath.Join(s.BinDir, program), args...)
+	if s.locales != "" {
+		cmd.Env = append(cmd.Env, "LOCPATH="+s.locales)
+	}
+	return cmd
+}
+
+func (s *Server) adminConn(ctx context.Context) (*pgx.Conn, error) {
+	return pgx.Connect(ctx, s.Admin())
+}
+
 // sweep removes the directories whose owner no longer holds its lock.
 func sweep(base string) {
 	dirs, _ := filepath.Glob(filepath.Join(base, "pgtest-*")) // a strange base has nothing to sweep
@@ -158,7 +178,8 @@ func (s *Server) initdb(ctx context.Context, c Config) error {
 	}
 	args := []string{"--pgdata=" + s.DataDir, "--username=" + superuser, "--pwfile=" + secret, "--encoding=UTF8", "--locale=C",
 		"--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync"}
-	out, err := s.account.command(ctx, s.dir, filepath.Join(s.BinDir, "initdb"), append(args, c.InitdbArgs...)...).CombinedOutput()
+	initdb := s.command(ctx, "initdb", append(args, c.InitdbArgs...)...)
+	out, err := initdb.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, out)
 	}
@@ -212,7 +233,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	defer log.Close()
 	// The server outlives the context it was started under: Close ends it.
-	cmd := s.account.command(context.WithoutCancel(ctx), s.dir, filepath.Join(s.BinDir, "postgres"), "-D", s.DataDir, "-p", strconv.Itoa(s.Port))
+	cmd := s.command(context.WithoutCancel(ctx), "postgres", "-D", s.DataDir, "-p", strconv.Itoa(s.Port))
 	cmd.Stdout, cmd.Stderr = log, log
 	if s.process, err = start(cmd); err != nil {
 		return fmt.Errorf("start postgres: %w", err)
