@@ -30,6 +30,8 @@ type targetFlags struct {
 	python   string
 	replicas []string
 	deep     bool
+	budget   time.Duration
+	encoding string
 	skip     []string
 	timeout  time.Duration
 	stateDir string
@@ -46,6 +48,8 @@ func (t *targetFlags) register(f *pflag.FlagSet) {
 	f.StringArrayVar(&t.replicas, "replica", nil, "the `DSN` of a replica, or @FILE that holds it; may be repeated")
 	f.StringArrayVar(&t.skip, "skip", nil, "leave out a `CHECK`; may be repeated")
 	f.BoolVar(&t.deep, "deep", false, "read data too, which may take long")
+	f.DurationVar(&t.budget, "deep-budget", 0, "end --deep after this `TIME`; what is left out is named, and makes the check unknown (default: as long as it takes)")
+	f.StringVar(&t.encoding, "source-encoding", "", "what the bytes of a database in SQL_ASCII are taken to be when it is rebuilt, an `ENCODING` such as latin1 (default: UTF8, and anything else is an error)")
 	f.DurationVar(&t.timeout, "timeout", time.Minute, "give up on a check after this `TIME` (with --deep: never, unless given)")
 	f.StringVar(&t.stateDir, "state-dir", "", "where the journal, locks and backups are kept (default: $SYNAPSE_DOCTOR_STATE_DIR, /var/lib/synapse-doctor for root, else $XDG_STATE_HOME/synapse-doctor)")
 	t.plugins.register(f)
@@ -66,9 +70,13 @@ func (t *targetFlags) assemble(f *pflag.FlagSet) (*assembled, error) {
 	if t.timeout < 0 {
 		return nil, errors.New("--timeout must not be negative")
 	}
+	if t.budget < 0 || t.budget > 0 && !t.deep {
+		return nil, errors.New("--deep-budget is a time longer than nothing, and goes with --deep")
+	}
 	if t.deep && !f.Changed("timeout") {
 		a.timeout = 0
 	}
+	a.target.DeepBudget, a.target.SourceEncoding = t.budget, t.encoding
 	var secrets, public []string
 	config, err := t.load()
 	if err != nil {

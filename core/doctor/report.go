@@ -46,6 +46,7 @@ type CheckResult struct {
 	Title    string
 	Status   Status
 	Reason   string // for skipped and unknown
+	Coverage string // how much was examined, in one line; empty when that goes without saying
 	Duration time.Duration
 	Findings []Finding // worst first, then by code, database and object
 	// NeedFailed: skipped because a need failed, and not because it does not apply.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -40,6 +41,7 @@ func (e *Engine) examineAdmin(ctx context.Context) {
 	if admin != nil {
 		asSocketOwner(ctx, admin)
 		admin.Bind(e.Target.RunID)
+		e.leaveTargets(ctx)
 		err = admin.Read(ctx, func(tx pgx.Tx) error {
 			var reads bool
 			if err := tx.QueryRow(ctx, adminQuery).Scan(&s.systemID, &s.started, &s.dataDir, &reads); err != nil || !reads {
@@ -73,6 +75,26 @@ func (e *Engine) examineAdmin(ctx context.Context) {
 	}
 	if err != nil && e.foundAdmin {
 		e.Target.Admin = nil // nobody has asked for it
+	}
+}
+
+// leaveTargets has the administrator log in to a database that is not Synapse's own, where there is one that lets him in: what
+// is shut, renamed or dropped can't be done from within.
+func (e *Engine) leaveTargets(ctx context.Context) {
+	admin := e.Target.Admin
+	given := admin.Settings["dbname"]
+	if !slices.ContainsFunc(e.Target.Databases, func(d *doctor.Database) bool { return d.Settings["dbname"] == given }) {
+		return
+	}
+	for _, name := range []string{"postgres", "template1"} {
+		settings := maps.Clone(admin.Settings)
+		settings["dbname"] = name
+		if c, err := pgdb.Connect(ctx, settings, admin.Options()); err == nil {
+			pgdb.Close(c)
+			admin.Close()
+			admin.Settings = settings
+			return
+		}
 	}
 }
 
@@ -243,6 +265,15 @@ func (a *application) session(ctx context.Context, q *doctor.SQLStep) (*pgx.Conn
 	}
 	a.admins[q.Database] = c
 	return c, nil
+}
+
+// anySession is one of the plan's own sessions: in its database, or else where the administrator logs in to; nil for a plan
+// that has to do with no database.
+func (a *application) anySession(ctx context.Context) (*pgx.Conn, error) {
+	if a.conn != nil || !needsAdmin(a.plan) {
+		return a.conn, nil
+	}
+	return a.session(ctx, &doctor.SQLStep{Admin: true})
 }
 
 // connectAdmin opens a session of the administrator that may write; without a label, where the administrator logs in to.

@@ -35,7 +35,7 @@ func (e *Engine) Fix(ctx context.Context, o FixOptions) (*doctor.FixReport, erro
 		}
 		defer e.closeJournal()
 		e.prepare(ctx)
-		if err := e.settle(ctx); err != nil {
+		if err := e.settle(ctx, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -151,7 +151,7 @@ func (e *Engine) apply(ctx context.Context, p *planned, before *doctor.Report, c
 	}
 	defer a.close(ctx)
 	a.source, a.results = p.source.source, p.Steps
-	if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
+	if err := a.preconditions(ctx, false); err != nil {
 		return false, err
 	}
 	if err := consent(ctx, p.PlanResult); err != nil {
@@ -159,7 +159,7 @@ func (e *Engine) apply(ctx context.Context, p *planned, before *doctor.Report, c
 	}
 	e.Trace("consent 0")
 	// The question may have stood for an hour.
-	if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
+	if err := a.preconditions(ctx, false); err != nil {
 		return false, err
 	}
 	if err := e.beginRun(ctx, "fix", before.Checks); err != nil {
@@ -233,7 +233,18 @@ func (e *Engine) open(ctx context.Context, p doctor.Plan, command string) (_ *ap
 	if p.Expects == doctor.ExpectAbsent && command != "fix" {
 		return a, nil // the plan may have made it
 	}
-	return a, e.identityGate(ctx, p, a.conn)
+	if !shuts(p) {
+		return a, e.identityGate(ctx, p, a.conn)
+	}
+	if _, err := a.anySession(ctx); err != nil { // it takes the lock
+		return nil, err
+	}
+	c, err := e.connectAdmin(ctx, p.Database)
+	if err != nil {
+		return nil, err
+	}
+	defer pgdb.Close(c)
+	return a, e.identityGate(ctx, p, c)
 }
 
 func (a *application) close(ctx context.Context) {
@@ -266,7 +277,13 @@ func (a *application) carryOut(ctx context.Context, from int) error {
 	switch {
 	case err == nil:
 		err = a.finish(ctx, journal.PlanApplied, "")
-	case errors.Is(err, errUnsettled):
+	case errors.Is(err, errUnsettled), a.record.Plan.Resumes && a.operated():
+		if !errors.Is(err, errUnsettled) {
+			err = fmt.Errorf("%w: %w", err, errUnsettled)
+		}
+		if a.record.Plan.Resumes {
+			err = fmt.Errorf("%w, or synapse-doctor undo %s to put it back", err, a.record.Run)
+		}
 		// The journal keeps saying "applying", and the lock file keeps the run's name: the next run settles it.
 	case !a.changed():
 		a.finish(ctx, journal.PlanUndone, err.Error())

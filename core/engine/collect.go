@@ -167,7 +167,7 @@ func (c *collector) result(check string, err error) doctor.CheckResult {
 	case got.outcome == nil:
 		r.Status, r.Reason = doctor.StatusUnknown, "the plugin did not say how the check ended"
 	default:
-		r.Duration = got.outcome.Duration
+		r.Duration, r.Coverage = got.outcome.Duration, cut(c.engine.clean(got.outcome.Coverage), maxLine)
 		r.Status, r.Reason = got.outcome.Status, c.engine.clean(got.outcome.Reason)
 		r.NeedFailed = r.Status == doctor.StatusSkipped && got.outcome.NeedFailed
 		if (r.Status == doctor.StatusSkipped || r.Status == doctor.StatusUnknown) && strings.TrimSpace(r.Reason) == "" {

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -43,6 +42,9 @@ func (e *Engine) openWriter(ctx context.Context, p doctor.Plan) (*pgx.Conn, erro
 	d := e.Target.Database(p.Database)
 	if d == nil || d.Engine != doctor.Postgres {
 		return nil, nil
+	}
+	if shuts(p) {
+		return nil, nil // the doctor has no session there but the operation's own
 	}
 	if needsAdmin(p) {
 		return e.connectAdmin(ctx, p.Database)
@@ -129,8 +131,9 @@ func (e *Engine) absent(ctx context.Context, d *doctor.Database) error {
 	return nil
 }
 
-// preconditions makes sure of what the plan requires, just before it is begun.
-func (e *Engine) preconditions(ctx context.Context, p doctor.Plan, c *pgx.Conn) error {
+// preconditions makes sure of what the plan requires, just before it is begun, or gone on with.
+func (a *application) preconditions(ctx context.Context, begun bool) error {
+	e, p := a.engine, a.plan
 	for _, s := range p.Steps {
 		if s.EditFile == nil {
 			continue
@@ -142,7 +145,7 @@ func (e *Engine) preconditions(ctx context.Context, p doctor.Plan, c *pgx.Conn) 
 	for _, r := range p.Requires {
 		switch r {
 		case doctor.RequireStopped:
-			if err := e.synapseStopped(ctx, e.Target.Database(p.Database)); err != nil {
+			if err := e.synapseStopped(ctx, p); err != nil {
 				return err
 			}
 		case doctor.RequireAdmin:
@@ -150,141 +153,19 @@ func (e *Engine) preconditions(ctx context.Context, p doctor.Plan, c *pgx.Conn) 
 				return err
 			}
 		case doctor.RequireDisk:
-			if err := e.diskFree(ctx, c, p); err != nil {
+			if begun {
+				continue // what it needs is in part what it has used
+			}
+			if err := a.diskFree(ctx); err != nil {
 				return err
 			}
 		case doctor.RequireShut:
-			return refuse("it needs the database shut, which this version can't do")
+			if err := a.mayShut(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
-}
-
-const sessionsQuery = `SELECT pid, coalesce(application_name, ''), coalesce(host(client_addr), ''), coalesce(state, '')
-FROM pg_stat_activity
-WHERE datname = current_database() AND usename = session_user AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-  AND coalesce(application_name, '') <> ALL ($1)
-ORDER BY backend_start, pid`
-
-// synapseStopped refuses while a session of Synapse's role is open, or a process named in a pid_file lives.
-func (e *Engine) synapseStopped(ctx context.Context, d *doctor.Database) error {
-	for _, path := range e.PIDFiles {
-		if pid := livingSynapse(path); pid > 0 {
-			return refuse("Synapse is running: process %d of %s. Stop it and every worker first (systemctl stop matrix-synapse), then run this again", pid, path)
-		}
-	}
-	if d == nil || d.Engine != doctor.Postgres {
-		return nil
-	}
-	ours, err := e.ownSessions(ctx, d)
-	for range lingering {
-		if err != nil || len(ours) == 0 {
-			break
-		}
-		if err = sleep(ctx, lingeringPause); err == nil {
-			ours, err = e.ownSessions(ctx, d)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("look for open sessions: %w", err)
-	}
-	if len(ours) == 0 {
-		return e.noteOthers(ctx, d)
-	}
-	return refuse("Synapse, or something else with its login, is connected to %s: %s. Stop Synapse and every worker first (systemctl stop matrix-synapse; a PgBouncer keeps its idle connections until it is told PAUSE or stopped), then run this again",
-		d.Where(), e.clean(strings.Join(ours[:min(len(ours), 5)], "; ")+more(len(ours)-5)))
-}
-
-// othersQuery counts other roles' sessions. Of those a plain role sees only the database and the name of the role.
-const othersQuery = `SELECT coalesce(string_agg(format('%s (%s)', usename, n), ', ' ORDER BY usename), '')
-FROM (SELECT usename, count(*) AS n FROM pg_stat_activity
-  WHERE datname = current_database() AND usename <> session_user GROUP BY usename) others`
-
-// noteOthers names the other roles that are connected. They are no reason to refuse: exporters and backups are at home here.
-func (e *Engine) noteOthers(ctx context.Context, d *doctor.Database) error {
-	var others string
-	err := asLogin(ctx, d, func(tx pgx.Tx) error { return tx.QueryRow(ctx, othersQuery).Scan(&others) })
-	if err != nil {
-		return fmt.Errorf("look for open sessions: %w", err)
-	}
-	if others != "" && others != e.noted {
-		e.Notice(e.clean("other roles have sessions on the database, which is no hindrance: " + others))
-		e.noted = others
-	}
-	return nil
-}
-
-// A server takes a moment to notice that a process which has just been stopped is gone.
-const (
-	lingering      = 10
-	lingeringPause = 100 * time.Millisecond
-)
-
-// ownSessions describes the open sessions of the role that the doctor, and so Synapse, logs in with, the doctor's own left out.
-func (e *Engine) ownSessions(ctx context.Context, d *doctor.Database) ([]string, error) {
-	names, err := e.ownNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var ours []string
-	err = asLogin(ctx, d, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, sessionsQuery, names)
-		if err != nil {
-			return err
-		}
-		var pid int
-		var application, address, state string
-		_, err = pgx.ForEachRow(rows, []any{&pid, &application, &address, &state}, func() error {
-			ours = append(ours, describeSession(pid, application, address, state))
-			return nil
-		})
-		return err
-	})
-	return ours, err
-}
-
-// asLogin asks as the role that logged in. Where ALTER ROLE … SET role makes another of it, that one may not be allowed to
-// see what the login's own sessions are doing.
-func asLogin(ctx context.Context, d *doctor.Database, ask func(pgx.Tx) error) error {
-	return d.Read(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SET LOCAL ROLE NONE`); err != nil {
-			return err
-		}
-		return ask(tx)
-	})
-}
-
-// ownNames are the application names of this run and of the ones in the journal, whose sessions may linger. Those of a
-// check are not among them: a pooler may have lent Synapse the connection that a check has used.
-func (e *Engine) ownNames(ctx context.Context) ([]string, error) {
-	runs, err := e.journal.Runs(ctx, 100)
-	if err != nil {
-		return nil, err
-	}
-	names := []string{doctor.ApplicationName(e.Target.RunID)}
-	for _, r := range runs {
-		if r.Command != "check" {
-			names = append(names, doctor.ApplicationName(r.ID))
-		}
-	}
-	return names, nil
-}
-
-func describeSession(pid int, application, address, state string) string {
-	if application == "" {
-		application = "without an application_name"
-	}
-	if address == "" {
-		address = "the local socket"
-	}
-	return fmt.Sprintf("session %d %s from %s, %s", pid, application, address, state)
-}
-
-func more(n int) string {
-	if n <= 0 {
-		return ""
-	}
-	return fmt.Sprintf("; and %d more", n)
 }
 
 // livingSynapse returns the process that a pid_file names, if it lives; 0 otherwise. A process whose command line can be
@@ -309,8 +190,13 @@ func livingSynapse(path string) int {
 }
 
 // diskFree refuses when the server's disk is too full, or can't be looked at.
-func (e *Engine) diskFree(ctx context.Context, c *pgx.Conn, p doctor.Plan) error {
-	d := e.Target.Database(p.Database)
+func (a *application) diskFree(ctx context.Context) error {
+	p := a.plan
+	d := a.engine.Target.Database(p.Database)
+	c, err := a.anySession(ctx)
+	if err != nil {
+		return err
+	}
 	if c == nil || !local(d) {
 		return refuse("it needs %d MiB of free disk on the database's host, which can't be seen from here: run synapse-doctor there", p.DiskBytes>>20)
 	}

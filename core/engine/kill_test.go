@@ -27,6 +27,8 @@ type victimOrders struct {
 	Undo    bool
 	DieAt   int // the n-th point; 0: live
 	Visited string
+	Admin   string
+	Run     string // that is undone
 }
 
 func victim() {
@@ -34,7 +36,7 @@ func victim() {
 	if err := json.Unmarshal([]byte(os.Getenv(victimEnv)), &o); err != nil {
 		panic(err)
 	}
-	b := bench{db: o.DB, file: o.File, state: o.State}
+	b := bench{db: o.DB, file: o.File, state: o.State, admin: o.Admin}
 	var n atomic.Int64
 	visited, err := os.OpenFile(o.Visited, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -50,7 +52,7 @@ func victim() {
 		}
 	})
 	if o.Undo {
-		_, err = e.Undo(context.Background(), engine.UndoOptions{Consent: agree})
+		_, err = e.Undo(context.Background(), engine.UndoOptions{Run: o.Run, Consent: agree})
 	} else {
 		_, err = e.Fix(context.Background(), engine.FixOptions{Apply: true, Consent: agree})
 	}
@@ -65,7 +67,7 @@ func (b bench) victim(t *testing.T, undo bool, dieAt int) (points []string, kill
 	visited := t.TempDir() + "/points"
 	db := *b.db
 	db.Server = nil
-	orders, err := json.Marshal(victimOrders{DB: &db, File: b.file, State: b.state, Undo: undo, DieAt: dieAt, Visited: visited})
+	orders, err := json.Marshal(victimOrders{DB: &db, File: b.file, State: b.state, Undo: undo, DieAt: dieAt, Visited: visited, Admin: b.admin})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
@@ -14,16 +15,50 @@ func (a *application) runOperation(ctx context.Context, i int) error {
 	if err := a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepStarted}); err != nil {
 		return err
 	}
+	if err := a.stillShut(ctx, i); err != nil {
+		if a.operated() || a.begunBefore(i) {
+			return fmt.Errorf("%w: %w", err, errUnsettled)
+		}
+		return a.failed(ctx, span(i, i+1), err)
+	}
 	resume := ""
 	if i < len(a.record.Steps) {
 		resume = a.record.Steps[i].Resume
 	}
 	a.point("operation", i)
 	if err := a.execute(ctx, i, *a.steps[i].Operation, resume); err != nil {
+		// One that goes on where another run was interrupted can't tell that nothing has changed.
+		if u, ok := errors.AsType[*doctor.UnchangedError](err); ok && !a.begunBefore(i) {
+			return a.failed(ctx, span(i, i+1), refuse("%s", u.Reason))
+		}
 		a.results[i].Status = doctor.StepFailed
 		return fmt.Errorf("%s stopped on its way: %w: %w", a.steps[i].Title, err, errUnsettled)
 	}
 	return a.done(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied})
+}
+
+// begunBefore reports whether another run has begun the operation, and may have changed something.
+func (a *application) begunBefore(i int) bool {
+	if i >= len(a.record.Steps) || !hasEffects(a.steps[i].Operation) {
+		return false
+	}
+	s := a.record.Steps[i].Status
+	return s != "" && s != journal.StepPlanned
+}
+
+// operated reports whether an operation that changes something has been done.
+func (a *application) operated() bool {
+	for i, r := range a.results {
+		if op := a.steps[i].Operation; op != nil && hasEffects(op) && r.Status == doctor.StepApplied {
+			return true
+		}
+	}
+	return false
+}
+
+// hasEffects tells an operation from one that only looks.
+func hasEffects(op *doctor.OperationStep) bool {
+	return len(op.Effects.Databases)+len(op.Effects.Tables)+len(op.Effects.Files) > 0
 }
 
 func (a *application) execute(ctx context.Context, i int, op doctor.OperationStep, resume string) error {
@@ -49,4 +84,20 @@ func (h *operationHost) Save(ctx context.Context, resume string, rows []doctor.S
 	}
 	h.a.point("saved", h.step)
 	return nil
+}
+
+func (h *operationHost) Rows(ctx context.Context, each func(doctor.SavedRow) error) error {
+	after := int64(0)
+	for {
+		rows, last, err := h.a.engine.journal.SavedRows(ctx, h.a.record.ID, h.step, after, 1000)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		for _, r := range rows {
+			if err := each(r); err != nil {
+				return err
+			}
+		}
+		after = last
+	}
 }

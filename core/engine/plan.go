@@ -165,6 +165,9 @@ func (e *Engine) validate(s selected, p doctor.Plan, findings []doctor.Finding) 
 	if len(p.Steps) == 0 {
 		return fmt.Errorf("has no steps")
 	}
+	if err := e.validateShut(p); err != nil {
+		return err
+	}
 	ended := map[string]bool{}
 	group := ""
 	for i, step := range p.Steps {

@@ -13,15 +13,16 @@ import (
 )
 
 // settle finishes or undoes what a killed run left on this target, before anything new is begun. What can't be settled
-// keeps other plans from the same target.
-func (e *Engine) settle(ctx context.Context) error {
+// keeps other plans from the same target. A plan of the run that is about to be undone, and that would be gone on with, is
+// left to the undo.
+func (e *Engine) settle(ctx context.Context, undo string) error {
 	plans, err := e.journal.Unsettled(ctx)
 	if err != nil {
 		return err
 	}
 	e.unsettled = map[string]error{}
 	for _, p := range plans {
-		if p.Target != e.lockKey(p.Plan) {
+		if p.Target != e.lockKey(p.Plan) || p.Run == undo && p.Status == journal.PlanApplying && p.Plan.Resumes {
 			continue
 		}
 		outcome, err := e.settlePlan(ctx, p)
@@ -78,8 +79,8 @@ func (e *Engine) settlePlan(ctx context.Context, p journal.Plan) (outcome string
 	switch {
 	case next == len(a.steps):
 		return "all of it had been done", a.finish(ctx, journal.PlanApplied, "")
-	case next < len(a.steps) && a.steps[next].Operation != nil && a.results[next].Status != doctor.StepPlanned, done && !p.Plan.Reversible:
-		if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
+	case next < len(a.steps) && a.steps[next].Operation != nil && a.results[next].Status != doctor.StepPlanned, done && (p.Plan.Resumes || !p.Plan.Reversible):
+		if err := a.preconditions(ctx, true); err != nil {
 			return "", err
 		}
 		if err := a.carryOut(ctx, next); err != nil {
@@ -94,7 +95,7 @@ func (e *Engine) settlePlan(ctx context.Context, p journal.Plan) (outcome string
 
 // settleUndo puts back what is applied. Where that would lose something newer, what is applied stays, for good.
 func (a *application) settleUndo(ctx context.Context, otherwise journal.PlanStatus, done string) (outcome string, err error) {
-	if err := a.engine.preconditions(ctx, a.record.Plan, a.conn); err != nil {
+	if err := a.preconditions(ctx, true); err != nil {
 		return "", err
 	}
 	err = a.undo(ctx)

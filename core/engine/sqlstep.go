@@ -93,12 +93,12 @@ func (a *application) stillStopped(ctx context.Context) error {
 	if !slices.Contains(a.record.Plan.Requires, doctor.RequireStopped) {
 		return nil
 	}
-	ours, err := a.engine.ownSessions(ctx, a.engine.Target.Database(a.record.Plan.Database))
+	ours, err := a.engine.sessions(ctx, a.plan)
 	if err != nil {
 		return fmt.Errorf("look for open sessions: %w", err)
 	}
 	if len(ours) > 0 {
-		return refuse("Synapse, or something else with its login, has connected meanwhile: %s", a.engine.clean(ours[0]))
+		return refuse("Synapse, or something else, has connected meanwhile: %s", a.engine.clean(ours[0]))
 	}
 	return nil
 }

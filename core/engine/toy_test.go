@@ -94,6 +94,7 @@ type bench struct {
 	db    *pgtest.DB
 	file  string
 	state string
+	admin string // the server's socket, for the toy that shuts its database
 }
 
 func newBench(t *testing.T) bench {
@@ -117,6 +118,11 @@ func target(db *pgtest.DB) *doctor.Target {
 func (b bench) engine(change ...func(*engine.Options)) *engine.Engine {
 	o := engine.Options{Version: "test", Target: target(b.db), StateDir: b.state,
 		Sources: []doctor.Source{&doctor.Local{PluginName: "toys", Checks: []doctor.Check{toyCheck(b.file)}}}}
+	if b.admin != "" {
+		o.Target.Admin = &doctor.Database{Label: "admin", Engine: doctor.Postgres,
+			Settings: pgdb.Settings{"host": b.admin, "port": fmt.Sprint(b.db.Port), "user": "postgres", "dbname": b.db.Name}}
+		o.Sources = []doctor.Source{&doctor.Local{PluginName: "toys", Checks: []doctor.Check{shutToyCheck()}}}
+	}
 	for _, f := range change {
 		f(&o)
 	}

@@ -36,7 +36,7 @@ func (e *Engine) Undo(ctx context.Context, o UndoOptions) (*UndoReport, error) {
 	}
 	defer e.closeJournal()
 	e.prepare(ctx)
-	if err := e.settle(ctx); err != nil {
+	if err := e.settle(ctx, o.Run); err != nil {
 		return nil, err
 	}
 	run, plans, err := e.undoable(ctx, o.Run)
@@ -83,7 +83,8 @@ func (e *Engine) undoable(ctx context.Context, run string) (string, []journal.Pl
 		}
 		plans = slices.DeleteFunc(plans, func(p journal.Plan) bool {
 			for i, s := range p.Steps {
-				if s.Status == journal.StepApplied && changesSomething(p.Plan.Steps[i]) {
+				begun := p.Status == journal.PlanApplying && s.Status == journal.StepStarted
+				if (s.Status == journal.StepApplied || begun) && changesSomething(p.Plan.Steps[i]) {
 					return false
 				}
 			}
@@ -99,7 +100,9 @@ func (e *Engine) undoable(ctx context.Context, run string) (string, []journal.Pl
 	return "", nil, ErrNothingToUndo
 }
 
-func changesSomething(s doctor.Step) bool { return s.Probe == nil && s.Manual == nil }
+func changesSomething(s doctor.Step) bool {
+	return s.Probe == nil && s.Manual == nil && (s.Operation == nil || hasEffects(s.Operation))
+}
 
 // shown is a recorded plan as the administrator is asked about it.
 func (e *Engine) shown(p journal.Plan) doctor.PlanResult {
@@ -132,13 +135,16 @@ func (e *Engine) undoPlan(ctx context.Context, p journal.Plan, result *doctor.Pl
 	if a.source, err = e.sourceOf(p.Plan); err != nil {
 		return false, err
 	}
-	if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
+	if err := a.preconditions(ctx, true); err != nil {
 		return false, err
 	}
 	if err := consent(ctx, *result); err != nil {
 		return false, err
 	}
-	if err := e.preconditions(ctx, p.Plan, a.conn); err != nil {
+	if err := a.preconditions(ctx, true); err != nil {
+		return false, err
+	}
+	if err := a.recogniseBegun(ctx); err != nil {
 		return false, err
 	}
 	if err := e.beginRun(ctx, "undo", nil); err != nil {
@@ -152,7 +158,11 @@ func (e *Engine) undoPlan(ctx context.Context, p journal.Plan, result *doctor.Pl
 	}
 	a.settled = false
 	a.point("undo-recorded", 0)
-	return a.putBack(ctx)
+	started, err = a.putBack(ctx)
+	if err == nil && p.Status == journal.PlanApplying { // the run that was interrupted has ended with this
+		err = e.journal.End(ctx, p.Run, time.Now(), journal.RunInterrupted)
+	}
+	return started, err
 }
 
 // putBack undoes the applied steps and records the end.
@@ -380,14 +390,58 @@ func (a *application) undoFile(ctx context.Context, i int) error {
 	return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepUndone})
 }
 
+// recogniseBegun finds out what is to be put back of a plan that was interrupted: an operation that was begun counts as done.
+func (a *application) recogniseBegun(ctx context.Context) error {
+	if a.record.Status != journal.PlanApplying {
+		return nil
+	}
+	if _, err := a.recognise(ctx); err != nil {
+		return err
+	}
+	for i, s := range a.record.Steps {
+		if s.Status != journal.StepStarted || a.steps[i].Operation == nil || !hasEffects(a.steps[i].Operation) {
+			continue
+		}
+		if err := a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reopen does again what was put back after an operation that then stays as it is: its database is not left shut.
+func (a *application) reopen(ctx context.Context, operation int) error {
+	if !shuts(a.plan) {
+		return nil
+	}
+	if err := a.run(ctx, operation+1); err != nil {
+		return fmt.Errorf("open the database again: %w: %w", err, errUnsettled)
+	}
+	return nil
+}
+
 func (a *application) undoOperation(ctx context.Context, i int) error {
 	op := *a.steps[i].Operation
+	if !hasEffects(&op) {
+		return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepUndone})
+	}
 	if op.Undo == "" {
 		return refuse("%s can't be put back", a.steps[i].Title)
 	}
 	op.Name = op.Undo
-	if err := a.execute(ctx, i, op, ""); err != nil {
-		return fmt.Errorf("put back %q: %w", a.steps[i].Title, err)
+	if err := a.stillShut(ctx, i); err != nil {
+		return err
+	}
+	a.point("undo-operation", i)
+	err := a.execute(ctx, i, op, "")
+	if u, ok := errors.AsType[*doctor.UnchangedError](err); ok {
+		if err := a.reopen(ctx, i); err != nil {
+			return err
+		}
+		return refuse("%s", u.Reason)
+	}
+	if err != nil {
+		return fmt.Errorf("putting back %q stopped on its way: %w: %w", a.steps[i].Title, err, errUnsettled)
 	}
 	return a.mark(ctx, span(i, i+1), journal.Step{Status: journal.StepUndone})
 }

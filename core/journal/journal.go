@@ -21,7 +21,7 @@ type Journal struct {
 }
 
 // schemaVersion is stored in PRAGMA user_version.
-const schemaVersion = 1
+const schemaVersion = 2
 
 const schema = `
 CREATE TABLE runs (
@@ -88,6 +88,12 @@ CREATE TABLE saved_files (
 ) STRICT;
 PRAGMA user_version = 1;
 `
+
+// upgrades bring a journal from one version to the next: the first from 1 to 2.
+var upgrades = []string{
+	// token is of the save: one that is repeated replaces its rows.
+	`ALTER TABLE saved_rows ADD COLUMN token TEXT NOT NULL DEFAULT ''; CREATE INDEX saved_rows_token ON saved_rows(plan, step, token);`,
+}
 
 // ErrNoJournal is returned by [OpenExisting] where nothing was ever recorded.
 var ErrNoJournal = errors.New("no journal")
@@ -165,7 +171,18 @@ func (j *Journal) migrate() error {
 	case version > schemaVersion:
 		return fmt.Errorf("it was written by a newer synapse-doctor (format %d, this one knows %d): upgrade synapse-doctor", version, schemaVersion)
 	}
-	if _, err := tx.Exec(schema); err != nil {
+	if version == 0 {
+		if _, err := tx.Exec(schema); err != nil {
+			return err
+		}
+		version = 1
+	}
+	for ; version < schemaVersion; version++ {
+		if _, err := tx.Exec(upgrades[version-1]); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.Exec(fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion)); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -97,11 +97,17 @@ func (j *Journal) SetSteps(ctx context.Context, plan int64, steps []int, s Step)
 	})
 }
 
-// SaveRows keeps rows that a step is about to change or delete, and the token from which an operation would go on.
+// SaveRows keeps rows that a step is about to change or delete, and the token from which an operation would go on. Rows
+// that were saved with the same token before are replaced: the operation was interrupted, and saves them again.
 func (j *Journal) SaveRows(ctx context.Context, plan int64, step int, resume string, rows []doctor.SavedRow) error {
 	return j.inTx(ctx, func(tx *sql.Tx) error {
+		if resume != "" {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM saved_rows WHERE plan = ? AND step = ? AND token = ?`, plan, step, resume); err != nil {
+				return err
+			}
+		}
 		for _, r := range rows {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO saved_rows (plan, step, tbl, json) VALUES (?, ?, ?, ?)`, plan, step, r.Table, r.JSON); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO saved_rows (plan, step, tbl, json, token) VALUES (?, ?, ?, ?, ?)`, plan, step, r.Table, r.JSON, resume); err != nil {
 				return err
 			}
 		}

@@ -53,7 +53,7 @@ func (c cleaner) report(r *doctor.Report) *doctor.Report {
 	out.Checks = slices.Clone(r.Checks)
 	for i := range out.Checks {
 		k := &out.Checks[i]
-		k.ID, k.Title, k.Reason = c.line(k.ID), c.line(k.Title), c.text(k.Reason)
+		k.ID, k.Title, k.Reason, k.Coverage = c.line(k.ID), c.line(k.Title), c.text(k.Reason), c.line(k.Coverage)
 		k.Findings = slices.Clone(k.Findings)
 		for j, f := range k.Findings {
 			k.Findings[j] = c.finding(f)
@@ -163,7 +163,7 @@ func (c cleaner) step(s doctor.Step) doctor.Step {
 	}
 	if o := s.Operation; o != nil {
 		out.Operation = &doctor.OperationStep{
-			Name: c.line(o.Name), Params: c.mapping(o.Params), Resumes: c.text(o.Resumes), Undo: c.line(o.Undo),
+			Name: c.line(o.Name), Params: c.mapping(o.Params), Statements: c.list(o.Statements), Resumes: c.text(o.Resumes), Undo: c.line(o.Undo),
 			Effects: doctor.Effects{
 				Databases: c.list(o.Effects.Databases), Tables: c.list(o.Effects.Tables), Files: c.list(o.Effects.Files)},
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
@@ -56,6 +57,7 @@ type jsonCheck struct {
 	Title      string        `json:"title"`
 	Status     string        `json:"status"`
 	Reason     string        `json:"reason"`
+	Coverage   string        `json:"coverage,omitempty"` // how much was examined, where that does not go without saying
 	DurationMS int64         `json:"duration_ms"`
 	Findings   []jsonFinding `json:"findings"`
 }
@@ -113,7 +115,7 @@ type jsonPlan struct {
 type jsonStep struct {
 	Kind   string `json:"kind"`
 	Title  string `json:"title"`
-	SQL    string `json:"sql"`  // of an sql step its statement, of a probe its query, arguments put in as literals
+	SQL    string `json:"sql"`  // of an sql step its statement, of an operation its statements, of a probe its query, arguments put in as literals
 	Path   string `json:"path"` // of an edit-file step, and its diff
 	Diff   string `json:"diff"`
 	Status string `json:"status"`
@@ -170,7 +172,7 @@ func checkJSON(r *doctor.Report) *jsonReport {
 			jsonPlugin{p.Name, p.Version, p.Protocol, p.Path, list(p.Checks), p.Status.String(), p.Reason})
 	}
 	for _, c := range r.Checks {
-		check := jsonCheck{c.ID, c.Title, c.Status.String(), c.Reason, c.Duration.Milliseconds(), []jsonFinding{}}
+		check := jsonCheck{c.ID, c.Title, c.Status.String(), c.Reason, c.Coverage, c.Duration.Milliseconds(), []jsonFinding{}}
 		for _, f := range c.Findings {
 			check.Findings = append(check.Findings, jsonFinding{
 				Code: f.Code, Severity: f.Severity.String(), Database: f.Database, Summary: f.Summary,
@@ -199,6 +201,8 @@ func planJSON(r doctor.PlanResult) jsonPlan {
 			step.SQL = s.SQL.Statement
 		case s.EditFile != nil:
 			step.Path = s.EditFile.Path
+		case s.Operation != nil:
+			step.SQL = strings.Join(s.Operation.Statements, ";\n")
 		case s.Probe != nil && s.Probe.Holds != nil:
 			step.SQL = s.Probe.Holds.Query
 		}

@@ -252,6 +252,10 @@ func (p *sheet) step(i int, s doctor.Step, r doctor.StepResult) {
 		}
 		p.printf(". It may change: %s.\n", escape(strings.Join(
 			slices.Concat(o.Effects.Databases, o.Effects.Tables, o.Effects.Files), ", ")))
+		if len(o.Statements) > 0 {
+			p.printf("\nIt runs:\n")
+			p.sql(strings.Join(o.Statements, ";\n"))
+		}
 	case s.Manual != nil:
 		p.printf("\n")
 		p.words(s.Manual.Text)

@@ -396,6 +396,14 @@ func (p *paper) operation(indent int, o *doctor.OperationStep) {
 	for _, k := range slices.Sorted(maps.Keys(o.Params)) {
 		field("with", k+": "+o.Params[k])
 	}
+	if len(o.Statements) > 0 {
+		field("runs", "these statements, in this order:")
+		p.gap()
+		for _, s := range o.Statements {
+			p.sql(indent+4, s+";")
+		}
+		p.gap()
+	}
 	field("databases", strings.Join(o.Effects.Databases, ", "))
 	field("tables", strings.Join(o.Effects.Tables, ", "))
 	field("files", strings.Join(o.Effects.Files, ", "))

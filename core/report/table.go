@@ -91,8 +91,16 @@ func (p *paper) checks(r *doctor.Report) {
 	p.grid(g)
 }
 
-// outcome is a check's result in a few words.
+// outcome is a check's result in a few words, and how much it has examined.
 func outcome(c doctor.CheckResult) string {
+	s := result(c)
+	if c.Coverage != "" {
+		s += "; " + c.Coverage
+	}
+	return s
+}
+
+func result(c doctor.CheckResult) string {
 	n := counts(c.Findings)
 	switch c.Status {
 	case doctor.StatusOK:

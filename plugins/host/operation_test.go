@@ -13,6 +13,7 @@ import (
 // keeper is a host that keeps what an operation saves.
 type keeper struct {
 	kept     []string
+	rows     []doctor.SavedRow
 	progress func()
 	refuse   error
 }
@@ -28,7 +29,17 @@ func (k *keeper) Save(_ context.Context, resume string, rows []doctor.SavedRow) 
 		return k.refuse
 	}
 	k.kept = append(k.kept, fmt.Sprint(resume, rows))
+	k.rows = append(k.rows, rows...)
 	return nil
+}
+
+func (k *keeper) Rows(_ context.Context, each func(doctor.SavedRow) error) error {
+	for _, r := range k.rows {
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return k.refuse
 }
 
 func operation(name string) doctor.ExecuteRequest {
@@ -50,6 +61,32 @@ func TestOperationSavesBeforeItGoesOnAndResumes(t *testing.T) {
 	}
 	if got := strings.Join(k.kept, " "); got != `1[{t {"n":0}}] 2[{t {"n":1}}] 3[{t {"n":2}}] 4[{t {"n":3}}] 5[{t {"n":4}}]` {
 		t.Errorf("kept %s", got)
+	}
+}
+
+// More than a page of rows, one of them larger than a page, read by an operation that saves between one and the next.
+func TestOperationReadsBackWhatItHasSaved(t *testing.T) {
+	p := start(t, "good")
+	k := &keeper{}
+	for n := range 2500 {
+		k.rows = append(k.rows, doctor.SavedRow{Table: "t", JSON: fmt.Sprintf(`{"n":%d}`, n)})
+	}
+	k.rows[7].JSON = `{"n":7, "v":"` + strings.Repeat("x", 9<<20) + `"}`
+	if err := p.Execute(within(t), operation("put-back"), k); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(k.kept, " "); got != "half[] whole 2500[] again 2500[]" {
+		t.Errorf("kept %s", got)
+	}
+	k.kept, k.refuse = nil, errors.New("the disk is gone")
+	says(t, p.Execute(within(t), operation("put-back"), k), "the disk is gone")
+}
+
+func TestOperationThatHasChangedNothingSaysSo(t *testing.T) {
+	p := start(t, "good")
+	err := p.Execute(within(t), operation("refuse"), &keeper{})
+	if u, ok := errors.AsType[*doctor.UnchangedError](err); !ok || u.Reason != "the moon is full" {
+		t.Errorf("%v", err)
 	}
 }
 

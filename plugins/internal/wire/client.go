@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"sync"
 	"time"
 
@@ -194,6 +195,8 @@ func (c *Client) Execute(ctx context.Context, req doctor.ExecuteRequest, host do
 	})()
 	send(start)
 	saves := uint64(0)
+	saved := pages{host: host}
+	defer saved.close()
 	for {
 		msg, err := stream.Recv()
 		switch {
@@ -220,8 +223,75 @@ func (c *Client) Execute(ctx context.Context, req doctor.ExecuteRequest, host do
 				answer.Error = clip(err.Error(), maxErrorText)
 			}
 			send(&doctorv1.ExecuteRequest{Message: &doctorv1.ExecuteRequest_Saved{Saved: answer}})
+		case *doctorv1.ExecuteResponse_Read:
+			send(&doctorv1.ExecuteRequest{Message: &doctorv1.ExecuteRequest_Rows{Rows: saved.page(ctx, m.Read.GetFirst())}})
 		default:
 			return &AbandonedError{c.violation("a message that is empty, or of a kind that this version does not know")}
 		}
 	}
+}
+
+// pages hands a host's saved rows over a page at a time.
+type pages struct {
+	host doctor.OperationHost
+	next func() (doctor.SavedRow, error, bool)
+	stop func()
+	held *doctor.SavedRow // did not fit into the last page
+}
+
+// A page of saved rows ends with the row that makes it this large.
+const (
+	pageRows  = 1000
+	pageBytes = 1 << 20
+)
+
+func (p *pages) page(ctx context.Context, first bool) *doctorv1.Rows {
+	if first || p.next == nil {
+		p.close()
+		p.next, p.stop = iter.Pull2(func(yield func(doctor.SavedRow, error) bool) {
+			done := errors.New("no more rows are wanted")
+			err := p.host.Rows(ctx, func(r doctor.SavedRow) error {
+				if !yield(r, nil) {
+					return done
+				}
+				return nil
+			})
+			if err != nil && !errors.Is(err, done) {
+				yield(doctor.SavedRow{}, err)
+			}
+		})
+	}
+	out := &doctorv1.Rows{}
+	for size := 0; len(out.Rows) < pageRows && size < pageBytes; {
+		r, err, more := p.pull()
+		if err != nil {
+			return &doctorv1.Rows{Error: clip(err.Error(), maxErrorText)}
+		}
+		if !more {
+			out.Last = true
+			break
+		}
+		if size > 0 && size+len(r.JSON) > MaxMessage/2 {
+			p.held = &r
+			break
+		}
+		out.Rows = append(out.Rows, &doctorv1.SavedRow{Table: r.Table, Json: r.JSON})
+		size += len(r.JSON) + len(r.Table)
+	}
+	return out
+}
+
+func (p *pages) pull() (doctor.SavedRow, error, bool) {
+	if r := p.held; r != nil {
+		p.held = nil
+		return *r, nil, true
+	}
+	return p.next()
+}
+
+func (p *pages) close() {
+	if p.stop != nil {
+		p.stop()
+	}
+	p.held = nil
 }

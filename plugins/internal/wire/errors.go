@@ -37,6 +37,9 @@ func toStatus(err error) error {
 	if reason, ok := doctor.SkipReason(err); ok {
 		return withDetail(codes.FailedPrecondition, text, &doctorv1.Skipped{Reason: clip(reason, maxErrorText)})
 	}
+	if u, ok := errors.AsType[*doctor.UnchangedError](err); ok {
+		return withDetail(codes.Aborted, text, &doctorv1.Unchanged{Reason: clip(u.Reason, maxErrorText)})
+	}
 	if p, ok := errors.AsType[*doctor.PanicError](err); ok {
 		return withDetail(codes.Internal, text, &doctorv1.Panic{Value: clip(p.Value, maxErrorText), Stack: clip(p.Stack, maxStack)})
 	}
@@ -79,6 +82,8 @@ func fromStatus(ctx context.Context, err error) error {
 		switch d := detail.(type) {
 		case *doctorv1.Skipped:
 			return &doctor.SkipError{Reason: doctor.CleanText(d.Reason)}
+		case *doctorv1.Unchanged:
+			return &doctor.UnchangedError{Reason: doctor.CleanText(d.Reason)}
 		case *doctorv1.Panic:
 			return &doctor.PanicError{Value: doctor.CleanText(d.Value), Stack: doctor.CleanText(d.Stack)}
 		}

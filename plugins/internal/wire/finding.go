@@ -96,7 +96,7 @@ func outcomeTo(o doctor.Outcome) (*doctorv1.Done, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &doctorv1.Done{Status: status, Reason: words(o.Reason), Duration: durationTo(o.Duration), NeedFailed: o.NeedFailed}, nil
+	return &doctorv1.Done{Status: status, Reason: words(o.Reason), Duration: durationTo(o.Duration), NeedFailed: o.NeedFailed, Coverage: words(o.Coverage)}, nil
 }
 
 func outcomeFrom(d *doctorv1.Done) (doctor.Outcome, error) {
@@ -111,5 +111,5 @@ func outcomeFrom(d *doctorv1.Done) (doctor.Outcome, error) {
 	if status != doctor.StatusOK && d.GetReason() == "" {
 		return doctor.Outcome{}, fmt.Errorf("status %s has no reason", status)
 	}
-	return doctor.Outcome{Status: status, Reason: d.GetReason(), Duration: took, NeedFailed: d.GetNeedFailed()}, nil
+	return doctor.Outcome{Status: status, Reason: d.GetReason(), Duration: took, NeedFailed: d.GetNeedFailed(), Coverage: d.GetCoverage()}, nil
 }

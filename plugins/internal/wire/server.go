@@ -111,7 +111,7 @@ func (e *serverEvents) Done(check string, o doctor.Outcome) error {
 	if err := e.refused[check]; err != nil {
 		o = doctor.Outcome{Status: doctor.StatusUnknown, Reason: err.Error(), Duration: o.Duration}
 	}
-	o.Reason = clip(o.Reason, maxReason)
+	o.Reason, o.Coverage = clip(o.Reason, maxReason), clip(o.Coverage, maxReason)
 	done, err := outcomeTo(o)
 	if err != nil {
 		return fmt.Errorf("check %q: %w", check, err)
@@ -172,7 +172,7 @@ func (s *Server) Execute(stream grpc.BidiStreamingServer[doctorv1.ExecuteRequest
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
-	host := &operationHost{stream: stream, saved: make(chan *doctorv1.Saved, 1)}
+	host := &operationHost{stream: stream, saved: make(chan *doctorv1.Saved, 1), rows: make(chan *doctorv1.Rows, 1)}
 	go host.listen(ctx, cancel)
 	return toStatus(s.source.Execute(ctx, doctor.ExecuteRequest{Target: target, Check: start.Check, Step: step, Resume: start.Resume}, host))
 }
@@ -184,6 +184,8 @@ type operationHost struct {
 	saving sync.Mutex // one save at a time
 	number uint64
 	saved  chan *doctorv1.Saved
+	reads  sync.Mutex // one read of rows at a time
+	rows   chan *doctorv1.Rows
 	last   time.Time
 }
 
@@ -202,6 +204,12 @@ func (h *operationHost) listen(ctx context.Context, cancel context.CancelCauseFu
 		case *doctorv1.ExecuteRequest_Saved:
 			select {
 			case h.saved <- m.Saved:
+			case <-ctx.Done():
+				return
+			}
+		case *doctorv1.ExecuteRequest_Rows:
+			select {
+			case h.rows <- m.Rows:
 			case <-ctx.Done():
 				return
 			}
@@ -260,6 +268,39 @@ func (h *operationHost) Save(ctx context.Context, resume string, rows []doctor.S
 			return context.Cause(ctx)
 		case <-h.stream.Context().Done():
 			return h.stream.Context().Err()
+		}
+	}
+}
+
+// Rows asks for page after page, so that each may take its time, and save, while no page is on its way.
+func (h *operationHost) Rows(ctx context.Context, each func(doctor.SavedRow) error) error {
+	h.reads.Lock()
+	defer h.reads.Unlock()
+	for first := true; ; first = false {
+		h.send.Lock()
+		err := h.stream.Send(&doctorv1.ExecuteResponse{Message: &doctorv1.ExecuteResponse_Read{Read: &doctorv1.ReadRows{First: first}}})
+		h.send.Unlock()
+		if err != nil {
+			return fmt.Errorf("read the rows that were saved: %w", err)
+		}
+		var page *doctorv1.Rows
+		select {
+		case page = <-h.rows:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-h.stream.Context().Done():
+			return h.stream.Context().Err()
+		}
+		if page.Error != "" {
+			return fmt.Errorf("the host could not read the rows that were saved: %s", page.Error)
+		}
+		for _, r := range page.Rows {
+			if err := each(doctor.SavedRow{Table: r.GetTable(), JSON: r.GetJson()}); err != nil {
+				return err
+			}
+		}
+		if page.Last {
+			return nil
 		}
 	}
 }

@@ -249,7 +249,7 @@ func probeFrom(p *doctorv1.ProbeStep) (*doctor.ProbeStep, error) {
 
 func operationTo(o doctor.OperationStep) *doctorv1.OperationStep {
 	return &doctorv1.OperationStep{
-		Name: o.Name, Params: maps.Clone(o.Params), Resumes: o.Resumes, Undo: o.Undo,
+		Name: o.Name, Params: maps.Clone(o.Params), Statements: o.Statements, Resumes: o.Resumes, Undo: o.Undo,
 		Effects: &doctorv1.Effects{Databases: o.Effects.Databases, Tables: o.Effects.Tables, Files: o.Effects.Files},
 	}
 }
@@ -259,7 +259,7 @@ func operationFrom(o *doctorv1.OperationStep) (doctor.OperationStep, error) {
 		return doctor.OperationStep{}, errors.New("an operation has no name")
 	}
 	out := doctor.OperationStep{
-		Name: o.Name, Resumes: o.Resumes, Undo: o.Undo,
+		Name: o.Name, Statements: o.Statements, Resumes: o.Resumes, Undo: o.Undo,
 		Effects: doctor.Effects{Databases: o.Effects.GetDatabases(), Tables: o.Effects.GetTables(), Files: o.Effects.GetFiles()},
 	}
 	if len(o.Params) > 0 {

@@ -57,6 +57,7 @@ func TargetTo(t *doctor.Target) (*doctorv1.Target, error) {
 	out := &doctorv1.Target{
 		RunId: t.RunID, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep, Writable: t.Writable,
 		HbaFile: t.HBAFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword,
+		DeepBudget: durationTo(t.DeepBudget), SourceEncoding: t.SourceEncoding,
 	}
 	var err error
 	if out.Databases, err = each(t.Databases, databaseTo); err != nil {
@@ -80,9 +81,12 @@ func TargetFrom(t *doctorv1.Target) (*doctor.Target, error) {
 	}
 	out := &doctor.Target{
 		RunID: t.RunId, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep, Writable: t.Writable,
-		HBAFile: t.HbaFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword,
+		HBAFile: t.HbaFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword, SourceEncoding: t.SourceEncoding,
 	}
 	var err error
+	if out.DeepBudget, err = durationFrom(t.DeepBudget); err != nil {
+		return nil, err
+	}
 	if out.Databases, err = each(t.Databases, databaseFrom); err != nil {
 		return nil, err
 	}

@@ -500,20 +500,22 @@ func (SqlMode) EnumDescriptor() ([]byte, []int) {
 
 // Target is a homeserver's configuration, its databases and their replicas.
 type Target struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RunId         string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`                   // application_name of every connection is synapse-doctor/RUN_ID
-	ServerName    string                 `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`    // of the merged configuration; empty without one
-	ConfigFiles   []string               `protobuf:"bytes,3,rep,name=config_files,json=configFiles,proto3" json:"config_files,omitempty"` // in the order in which Synapse merges them
-	Databases     []*Database            `protobuf:"bytes,4,rep,name=databases,proto3" json:"databases,omitempty"`
-	Replicas      []*Database            `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Admin         *Database              `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`                                       // the administrator's connection; absent when there is none
-	Deep          bool                   `protobuf:"varint,7,opt,name=deep,proto3" json:"deep,omitempty"`                                        // data may be read at length
-	Writable      bool                   `protobuf:"varint,8,opt,name=writable,proto3" json:"writable,omitempty"`                                // true only in Execute
-	HbaFile       string                 `protobuf:"bytes,9,opt,name=hba_file,json=hbaFile,proto3" json:"hba_file,omitempty"`                    // pg_hba.conf as the host's machine sees it, when the administrator named it
-	SynapsePython string                 `protobuf:"bytes,10,opt,name=synapse_python,json=synapsePython,proto3" json:"synapse_python,omitempty"` // the Python that runs Synapse, when the administrator named it
-	SetPassword   bool                   `protobuf:"varint,11,opt,name=set_password,json=setPassword,proto3" json:"set_password,omitempty"`      // a password may be made where none is configured
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	RunId          string                 `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`                   // application_name of every connection is synapse-doctor/RUN_ID
+	ServerName     string                 `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`    // of the merged configuration; empty without one
+	ConfigFiles    []string               `protobuf:"bytes,3,rep,name=config_files,json=configFiles,proto3" json:"config_files,omitempty"` // in the order in which Synapse merges them
+	Databases      []*Database            `protobuf:"bytes,4,rep,name=databases,proto3" json:"databases,omitempty"`
+	Replicas       []*Database            `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Admin          *Database              `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`                                          // the administrator's connection; absent when there is none
+	Deep           bool                   `protobuf:"varint,7,opt,name=deep,proto3" json:"deep,omitempty"`                                           // data may be read at length
+	Writable       bool                   `protobuf:"varint,8,opt,name=writable,proto3" json:"writable,omitempty"`                                   // true only in Execute
+	HbaFile        string                 `protobuf:"bytes,9,opt,name=hba_file,json=hbaFile,proto3" json:"hba_file,omitempty"`                       // pg_hba.conf as the host's machine sees it, when the administrator named it
+	SynapsePython  string                 `protobuf:"bytes,10,opt,name=synapse_python,json=synapsePython,proto3" json:"synapse_python,omitempty"`    // the Python that runs Synapse, when the administrator named it
+	SetPassword    bool                   `protobuf:"varint,11,opt,name=set_password,json=setPassword,proto3" json:"set_password,omitempty"`         // a password may be made where none is configured
+	DeepBudget     *durationpb.Duration   `protobuf:"bytes,12,opt,name=deep_budget,json=deepBudget,proto3" json:"deep_budget,omitempty"`             // how long deep may read; absent: as long as it takes
+	SourceEncoding string                 `protobuf:"bytes,13,opt,name=source_encoding,json=sourceEncoding,proto3" json:"source_encoding,omitempty"` // what the bytes of a database that is not in UTF8 are taken to be
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Target) Reset() {
@@ -621,6 +623,20 @@ func (x *Target) GetSetPassword() bool {
 		return x.SetPassword
 	}
 	return false
+}
+
+func (x *Target) GetDeepBudget() *durationpb.Duration {
+	if x != nil {
+		return x.DeepBudget
+	}
+	return nil
+}
+
+func (x *Target) GetSourceEncoding() string {
+	if x != nil {
+		return x.SourceEncoding
+	}
+	return ""
 }
 
 // Database is one entry of the configuration's database or databases section.
@@ -1102,6 +1118,7 @@ type PlannedFix struct {
 	UndoOnFailure bool                   `protobuf:"varint,11,opt,name=undo_on_failure,json=undoOnFailure,proto3" json:"undo_on_failure,omitempty"` // put the earlier steps back when a step fails
 	Duration      *durationpb.Duration   `protobuf:"bytes,12,opt,name=duration,proto3" json:"duration,omitempty"`                                   // estimate; absent when it is a moment
 	DiskBytes     int64                  `protobuf:"varint,13,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`               // estimate of disk needed while it runs
+	Resumes       bool                   `protobuf:"varint,14,opt,name=resumes,proto3" json:"resumes,omitempty"`                                    // interrupted or failed half-way, it is gone on with by the next run, not put back
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1225,6 +1242,13 @@ func (x *PlannedFix) GetDiskBytes() int64 {
 		return x.DiskBytes
 	}
 	return 0
+}
+
+func (x *PlannedFix) GetResumes() bool {
+	if x != nil {
+		return x.Resumes
+	}
+	return false
 }
 
 // Step is one thing that a plan does.
@@ -2262,8 +2286,9 @@ type OperationStep struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                                                                               // one of the operations that Describe gave
 	Params        map[string]string      `protobuf:"bytes,2,rep,name=params,proto3" json:"params,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // never a secret: plans are printed and kept
 	Effects       *Effects               `protobuf:"bytes,3,opt,name=effects,proto3" json:"effects,omitempty"`
-	Resumes       string                 `protobuf:"bytes,4,opt,name=resumes,proto3" json:"resumes,omitempty"` // how it goes on after an interruption, in words
-	Undo          string                 `protobuf:"bytes,5,opt,name=undo,proto3" json:"undo,omitempty"`       // name of the operation that puts it back; empty when none can
+	Resumes       string                 `protobuf:"bytes,4,opt,name=resumes,proto3" json:"resumes,omitempty"`       // how it goes on after an interruption, in words
+	Undo          string                 `protobuf:"bytes,5,opt,name=undo,proto3" json:"undo,omitempty"`             // name of the operation that puts it back; empty when none can
+	Statements    []string               `protobuf:"bytes,6,rep,name=statements,proto3" json:"statements,omitempty"` // what it runs, as it is printed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2331,6 +2356,13 @@ func (x *OperationStep) GetUndo() string {
 		return x.Undo
 	}
 	return ""
+}
+
+func (x *OperationStep) GetStatements() []string {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
 }
 
 // Effects is all that an operation may change.
@@ -2882,6 +2914,7 @@ type Done struct {
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // for skipped and unknown
 	Duration      *durationpb.Duration   `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
 	NeedFailed    bool                   `protobuf:"varint,4,opt,name=need_failed,json=needFailed,proto3" json:"need_failed,omitempty"` // skipped because something that it needs failed, and not because it does not apply
+	Coverage      string                 `protobuf:"bytes,5,opt,name=coverage,proto3" json:"coverage,omitempty"`                        // how much was examined, in one line
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2942,6 +2975,13 @@ func (x *Done) GetNeedFailed() bool {
 		return x.NeedFailed
 	}
 	return false
+}
+
+func (x *Done) GetCoverage() string {
+	if x != nil {
+		return x.Coverage
+	}
+	return ""
 }
 
 // PlanRequest asks what would mend the findings of one check.
@@ -3058,6 +3098,7 @@ type ExecuteRequest struct {
 	//	*ExecuteRequest_Start
 	//	*ExecuteRequest_Saved
 	//	*ExecuteRequest_Cancel
+	//	*ExecuteRequest_Rows
 	Message       isExecuteRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3127,6 +3168,15 @@ func (x *ExecuteRequest) GetCancel() *Cancel {
 	return nil
 }
 
+func (x *ExecuteRequest) GetRows() *Rows {
+	if x != nil {
+		if x, ok := x.Message.(*ExecuteRequest_Rows); ok {
+			return x.Rows
+		}
+	}
+	return nil
+}
+
 type isExecuteRequest_Message interface {
 	isExecuteRequest_Message()
 }
@@ -3143,11 +3193,17 @@ type ExecuteRequest_Cancel struct {
 	Cancel *Cancel `protobuf:"bytes,3,opt,name=cancel,proto3,oneof"` // stop soon, leave a state that can be resumed or undone
 }
 
+type ExecuteRequest_Rows struct {
+	Rows *Rows `protobuf:"bytes,4,opt,name=rows,proto3,oneof"` // answers a read of rows
+}
+
 func (*ExecuteRequest_Start) isExecuteRequest_Message() {}
 
 func (*ExecuteRequest_Saved) isExecuteRequest_Message() {}
 
 func (*ExecuteRequest_Cancel) isExecuteRequest_Message() {}
+
+func (*ExecuteRequest_Rows) isExecuteRequest_Message() {}
 
 // ExecuteStart names the operation.
 type ExecuteStart struct {
@@ -3315,6 +3371,7 @@ type ExecuteResponse struct {
 	//
 	//	*ExecuteResponse_Progress
 	//	*ExecuteResponse_Save
+	//	*ExecuteResponse_Read
 	Message       isExecuteResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3375,6 +3432,15 @@ func (x *ExecuteResponse) GetSave() *SaveRows {
 	return nil
 }
 
+func (x *ExecuteResponse) GetRead() *ReadRows {
+	if x != nil {
+		if x, ok := x.Message.(*ExecuteResponse_Read); ok {
+			return x.Read
+		}
+	}
+	return nil
+}
+
 type isExecuteResponse_Message interface {
 	isExecuteResponse_Message()
 }
@@ -3387,15 +3453,21 @@ type ExecuteResponse_Save struct {
 	Save *SaveRows `protobuf:"bytes,2,opt,name=save,proto3,oneof"`
 }
 
+type ExecuteResponse_Read struct {
+	Read *ReadRows `protobuf:"bytes,3,opt,name=read,proto3,oneof"`
+}
+
 func (*ExecuteResponse_Progress) isExecuteResponse_Message() {}
 
 func (*ExecuteResponse_Save) isExecuteResponse_Message() {}
+
+func (*ExecuteResponse_Read) isExecuteResponse_Message() {}
 
 // SaveRows asks the host to keep rows and a token on disk before the plugin commits.
 type SaveRows struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // counts from 1
-	Resume        string                 `protobuf:"bytes,2,opt,name=resume,proto3" json:"resume,omitempty"`  // from where to go on after an interruption
+	Resume        string                 `protobuf:"bytes,2,opt,name=resume,proto3" json:"resume,omitempty"`  // from where to go on after an interruption; rows saved with the same token before are replaced
 	Rows          []*SavedRow            `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3505,6 +3577,112 @@ func (x *SavedRow) GetJson() string {
 	return ""
 }
 
+// ReadRows asks for the rows that the step has saved, in the order in which they were saved, a page at a time.
+type ReadRows struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         bool                   `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"` // from the beginning; otherwise the page after the last one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRows) Reset() {
+	*x = ReadRows{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRows) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRows) ProtoMessage() {}
+
+func (x *ReadRows) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRows.ProtoReflect.Descriptor instead.
+func (*ReadRows) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ReadRows) GetFirst() bool {
+	if x != nil {
+		return x.First
+	}
+	return false
+}
+
+// Rows is one page of what was asked for.
+type Rows struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          []*SavedRow            `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
+	Last          bool                   `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`  // there is no further page
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why they can't be read
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rows) Reset() {
+	*x = Rows{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rows) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rows) ProtoMessage() {}
+
+func (x *Rows) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rows.ProtoReflect.Descriptor instead.
+func (*Rows) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Rows) GetRows() []*SavedRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *Rows) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *Rows) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // Skipped is the detail of FAILED_PRECONDITION: it does not apply here.
 type Skipped struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3515,7 +3693,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +3705,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,10 +3718,55 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{40}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Skipped) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Unchanged is the detail of ABORTED: an operation ended before it had any effect, since something does not hold.
+type Unchanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unchanged) Reset() {
+	*x = Unchanged{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unchanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unchanged) ProtoMessage() {}
+
+func (x *Unchanged) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unchanged.ProtoReflect.Descriptor instead.
+func (*Unchanged) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Unchanged) GetReason() string {
 	if x != nil {
 		return x.Reason
 	}
@@ -3561,7 +3784,7 @@ type Panic struct {
 
 func (x *Panic) Reset() {
 	*x = Panic{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +3796,7 @@ func (x *Panic) String() string {
 func (*Panic) ProtoMessage() {}
 
 func (x *Panic) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +3809,7 @@ func (x *Panic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Panic.ProtoReflect.Descriptor instead.
 func (*Panic) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{41}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Panic) GetValue() string {
@@ -3607,7 +3830,7 @@ var File_doctor_v1_plugin_proto protoreflect.FileDescriptor
 
 const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\n" +
-	"\x16doctor/v1/plugin.proto\x12\tdoctor.v1\x1a\x1egoogle/protobuf/duration.proto\"\x87\x03\n" +
+	"\x16doctor/v1/plugin.proto\x12\tdoctor.v1\x1a\x1egoogle/protobuf/duration.proto\"\xec\x03\n" +
 	"\x06Target\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -3621,7 +3844,10 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\bhba_file\x18\t \x01(\tR\ahbaFile\x12%\n" +
 	"\x0esynapse_python\x18\n" +
 	" \x01(\tR\rsynapsePython\x12!\n" +
-	"\fset_password\x18\v \x01(\bR\vsetPassword\"\xc4\x02\n" +
+	"\fset_password\x18\v \x01(\bR\vsetPassword\x12:\n" +
+	"\vdeep_budget\x18\f \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"deepBudget\x12'\n" +
+	"\x0fsource_encoding\x18\r \x01(\tR\x0esourceEncoding\"\xc4\x02\n" +
 	"\bDatabase\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12)\n" +
 	"\x06engine\x18\x02 \x01(\x0e2\x11.doctor.v1.EngineR\x06engine\x12\x1f\n" +
@@ -3667,7 +3893,7 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\x03R\x05total\x12\x12\n" +
-	"\x04unit\x18\x04 \x01(\tR\x04unit\"\xf1\x03\n" +
+	"\x04unit\x18\x04 \x01(\tR\x04unit\"\x8b\x04\n" +
 	"\n" +
 	"PlannedFix\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
@@ -3686,7 +3912,8 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x0fundo_on_failure\x18\v \x01(\bR\rundoOnFailure\x125\n" +
 	"\bduration\x18\f \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1d\n" +
 	"\n" +
-	"disk_bytes\x18\r \x01(\x03R\tdiskBytes\"\x9d\x02\n" +
+	"disk_bytes\x18\r \x01(\x03R\tdiskBytes\x12\x18\n" +
+	"\aresumes\x18\x0e \x01(\bR\aresumes\"\x9d\x02\n" +
 	"\x04Step\x12\x14\n" +
 	"\x05title\x18\x01 \x01(\tR\x05title\x12&\n" +
 	"\x03sql\x18\x02 \x01(\v2\x12.doctor.v1.SqlStepH\x00R\x03sql\x126\n" +
@@ -3758,13 +3985,16 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12%\n" +
 	"\x0ewrong_password\x18\x02 \x01(\bR\rwrongPassword\x12\x1b\n" +
 	"\tmust_fail\x18\x03 \x01(\bR\bmustFail\x12\x1a\n" +
-	"\baccepted\x18\x04 \x01(\bR\baccepted\"\xf8\x01\n" +
+	"\baccepted\x18\x04 \x01(\bR\baccepted\"\x98\x02\n" +
 	"\rOperationStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12<\n" +
 	"\x06params\x18\x02 \x03(\v2$.doctor.v1.OperationStep.ParamsEntryR\x06params\x12,\n" +
 	"\aeffects\x18\x03 \x01(\v2\x12.doctor.v1.EffectsR\aeffects\x12\x18\n" +
 	"\aresumes\x18\x04 \x01(\tR\aresumes\x12\x12\n" +
-	"\x04undo\x18\x05 \x01(\tR\x04undo\x1a9\n" +
+	"\x04undo\x18\x05 \x01(\tR\x04undo\x12\x1e\n" +
+	"\n" +
+	"statements\x18\x06 \x03(\tR\n" +
+	"statements\x1a9\n" +
 	"\vParamsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
@@ -3805,23 +4035,25 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x05found\x18\x02 \x01(\v2\x12.doctor.v1.FindingH\x00R\x05found\x121\n" +
 	"\bprogress\x18\x03 \x01(\v2\x13.doctor.v1.ProgressH\x00R\bprogress\x12%\n" +
 	"\x04done\x18\x04 \x01(\v2\x0f.doctor.v1.DoneH\x00R\x04doneB\a\n" +
-	"\x05event\"\xa1\x01\n" +
+	"\x05event\"\xbd\x01\n" +
 	"\x04Done\x12)\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x11.doctor.v1.StatusR\x06status\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x125\n" +
 	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1f\n" +
 	"\vneed_failed\x18\x04 \x01(\bR\n" +
-	"needFailed\"~\n" +
+	"needFailed\x12\x1a\n" +
+	"\bcoverage\x18\x05 \x01(\tR\bcoverage\"~\n" +
 	"\vPlanRequest\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.doctor.v1.TargetR\x06target\x12\x14\n" +
 	"\x05check\x18\x02 \x01(\tR\x05check\x12.\n" +
 	"\bfindings\x18\x03 \x03(\v2\x12.doctor.v1.FindingR\bfindings\"9\n" +
 	"\fPlanResponse\x12)\n" +
-	"\x04plan\x18\x01 \x01(\v2\x15.doctor.v1.PlannedFixR\x04plan\"\xa3\x01\n" +
+	"\x04plan\x18\x01 \x01(\v2\x15.doctor.v1.PlannedFixR\x04plan\"\xca\x01\n" +
 	"\x0eExecuteRequest\x12/\n" +
 	"\x05start\x18\x01 \x01(\v2\x17.doctor.v1.ExecuteStartH\x00R\x05start\x12(\n" +
 	"\x05saved\x18\x02 \x01(\v2\x10.doctor.v1.SavedH\x00R\x05saved\x12+\n" +
-	"\x06cancel\x18\x03 \x01(\v2\x11.doctor.v1.CancelH\x00R\x06cancelB\t\n" +
+	"\x06cancel\x18\x03 \x01(\v2\x11.doctor.v1.CancelH\x00R\x06cancel\x12%\n" +
+	"\x04rows\x18\x04 \x01(\v2\x0f.doctor.v1.RowsH\x00R\x04rowsB\t\n" +
 	"\amessage\"\x95\x01\n" +
 	"\fExecuteStart\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.doctor.v1.TargetR\x06target\x12\x14\n" +
@@ -3831,10 +4063,11 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x05Saved\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"\b\n" +
-	"\x06Cancel\"z\n" +
+	"\x06Cancel\"\xa5\x01\n" +
 	"\x0fExecuteResponse\x121\n" +
 	"\bprogress\x18\x01 \x01(\v2\x13.doctor.v1.ProgressH\x00R\bprogress\x12)\n" +
-	"\x04save\x18\x02 \x01(\v2\x13.doctor.v1.SaveRowsH\x00R\x04saveB\t\n" +
+	"\x04save\x18\x02 \x01(\v2\x13.doctor.v1.SaveRowsH\x00R\x04save\x12)\n" +
+	"\x04read\x18\x03 \x01(\v2\x13.doctor.v1.ReadRowsH\x00R\x04readB\t\n" +
 	"\amessage\"c\n" +
 	"\bSaveRows\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
@@ -3842,8 +4075,16 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x04rows\x18\x03 \x03(\v2\x13.doctor.v1.SavedRowR\x04rows\"4\n" +
 	"\bSavedRow\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x12\n" +
-	"\x04json\x18\x02 \x01(\tR\x04json\"!\n" +
+	"\x04json\x18\x02 \x01(\tR\x04json\" \n" +
+	"\bReadRows\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\bR\x05first\"Y\n" +
+	"\x04Rows\x12'\n" +
+	"\x04rows\x18\x01 \x03(\v2\x13.doctor.v1.SavedRowR\x04rows\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"!\n" +
 	"\aSkipped\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"#\n" +
+	"\tUnchanged\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"3\n" +
 	"\x05Panic\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\tR\x05value\x12\x14\n" +
@@ -3912,7 +4153,7 @@ func file_doctor_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_doctor_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_doctor_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_doctor_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_doctor_v1_plugin_proto_goTypes = []any{
 	(Engine)(0),                 // 0: doctor.v1.Engine
 	(Need)(0),                   // 1: doctor.v1.Need
@@ -3962,88 +4203,95 @@ var file_doctor_v1_plugin_proto_goTypes = []any{
 	(*ExecuteResponse)(nil),     // 45: doctor.v1.ExecuteResponse
 	(*SaveRows)(nil),            // 46: doctor.v1.SaveRows
 	(*SavedRow)(nil),            // 47: doctor.v1.SavedRow
-	(*Skipped)(nil),             // 48: doctor.v1.Skipped
-	(*Panic)(nil),               // 49: doctor.v1.Panic
-	nil,                         // 50: doctor.v1.Settings.ValuesEntry
-	nil,                         // 51: doctor.v1.Finding.EvidenceEntry
-	nil,                         // 52: doctor.v1.OperationStep.ParamsEntry
-	(*durationpb.Duration)(nil), // 53: google.protobuf.Duration
+	(*ReadRows)(nil),            // 48: doctor.v1.ReadRows
+	(*Rows)(nil),                // 49: doctor.v1.Rows
+	(*Skipped)(nil),             // 50: doctor.v1.Skipped
+	(*Unchanged)(nil),           // 51: doctor.v1.Unchanged
+	(*Panic)(nil),               // 52: doctor.v1.Panic
+	nil,                         // 53: doctor.v1.Settings.ValuesEntry
+	nil,                         // 54: doctor.v1.Finding.EvidenceEntry
+	nil,                         // 55: doctor.v1.OperationStep.ParamsEntry
+	(*durationpb.Duration)(nil), // 56: google.protobuf.Duration
 }
 var file_doctor_v1_plugin_proto_depIdxs = []int32{
 	9,  // 0: doctor.v1.Target.databases:type_name -> doctor.v1.Database
 	9,  // 1: doctor.v1.Target.replicas:type_name -> doctor.v1.Database
 	9,  // 2: doctor.v1.Target.admin:type_name -> doctor.v1.Database
-	0,  // 3: doctor.v1.Database.engine:type_name -> doctor.v1.Engine
-	1,  // 4: doctor.v1.Database.meets:type_name -> doctor.v1.Need
-	10, // 5: doctor.v1.Database.settings:type_name -> doctor.v1.Settings
-	50, // 6: doctor.v1.Settings.values:type_name -> doctor.v1.Settings.ValuesEntry
-	2,  // 7: doctor.v1.Finding.severity:type_name -> doctor.v1.Severity
-	11, // 8: doctor.v1.Finding.object:type_name -> doctor.v1.Object
-	51, // 9: doctor.v1.Finding.evidence:type_name -> doctor.v1.Finding.EvidenceEntry
-	11, // 10: doctor.v1.FindingKey.object:type_name -> doctor.v1.Object
-	13, // 11: doctor.v1.PlannedFix.covers:type_name -> doctor.v1.FindingKey
-	4,  // 12: doctor.v1.PlannedFix.risk:type_name -> doctor.v1.Risk
-	5,  // 13: doctor.v1.PlannedFix.expects:type_name -> doctor.v1.Expectation
-	6,  // 14: doctor.v1.PlannedFix.requires:type_name -> doctor.v1.Requirement
-	16, // 15: doctor.v1.PlannedFix.steps:type_name -> doctor.v1.Step
-	53, // 16: doctor.v1.PlannedFix.duration:type_name -> google.protobuf.Duration
-	17, // 17: doctor.v1.Step.sql:type_name -> doctor.v1.SqlStep
-	24, // 18: doctor.v1.Step.edit_file:type_name -> doctor.v1.EditFileStep
-	27, // 19: doctor.v1.Step.probe:type_name -> doctor.v1.ProbeStep
-	29, // 20: doctor.v1.Step.operation:type_name -> doctor.v1.OperationStep
-	31, // 21: doctor.v1.Step.manual:type_name -> doctor.v1.ManualStep
-	22, // 22: doctor.v1.SqlStep.args:type_name -> doctor.v1.Value
-	7,  // 23: doctor.v1.SqlStep.mode:type_name -> doctor.v1.SqlMode
-	19, // 24: doctor.v1.SqlStep.guard:type_name -> doctor.v1.Guard
-	20, // 25: doctor.v1.SqlStep.save:type_name -> doctor.v1.Save
-	21, // 26: doctor.v1.SqlStep.undo:type_name -> doctor.v1.UndoSql
-	18, // 27: doctor.v1.SqlStep.verifier:type_name -> doctor.v1.Verifier
-	22, // 28: doctor.v1.Guard.args:type_name -> doctor.v1.Value
-	22, // 29: doctor.v1.Save.args:type_name -> doctor.v1.Value
-	22, // 30: doctor.v1.UndoSql.args:type_name -> doctor.v1.Value
-	19, // 31: doctor.v1.UndoSql.guard:type_name -> doctor.v1.Guard
-	23, // 32: doctor.v1.Value.null:type_name -> doctor.v1.Null
-	26, // 33: doctor.v1.EditFileStep.splices:type_name -> doctor.v1.Splice
-	25, // 34: doctor.v1.EditFileStep.server:type_name -> doctor.v1.ServerFile
-	19, // 35: doctor.v1.ProbeStep.holds:type_name -> doctor.v1.Guard
-	28, // 36: doctor.v1.ProbeStep.login:type_name -> doctor.v1.Login
-	52, // 37: doctor.v1.OperationStep.params:type_name -> doctor.v1.OperationStep.ParamsEntry
-	30, // 38: doctor.v1.OperationStep.effects:type_name -> doctor.v1.Effects
-	34, // 39: doctor.v1.DescribeResponse.checks:type_name -> doctor.v1.CheckInfo
-	1,  // 40: doctor.v1.CheckInfo.needs:type_name -> doctor.v1.Need
-	35, // 41: doctor.v1.CheckInfo.codes:type_name -> doctor.v1.Code
-	2,  // 42: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
-	8,  // 43: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
-	53, // 44: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
-	12, // 45: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
-	14, // 46: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
-	38, // 47: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
-	3,  // 48: doctor.v1.Done.status:type_name -> doctor.v1.Status
-	53, // 49: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
-	8,  // 50: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
-	12, // 51: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
-	15, // 52: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
-	42, // 53: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
-	43, // 54: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
-	44, // 55: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
-	8,  // 56: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
-	29, // 57: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
-	14, // 58: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
-	46, // 59: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
-	47, // 60: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
-	32, // 61: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
-	36, // 62: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
-	39, // 63: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
-	41, // 64: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
-	33, // 65: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
-	37, // 66: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
-	40, // 67: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
-	45, // 68: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
-	65, // [65:69] is the sub-list for method output_type
-	61, // [61:65] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	56, // 3: doctor.v1.Target.deep_budget:type_name -> google.protobuf.Duration
+	0,  // 4: doctor.v1.Database.engine:type_name -> doctor.v1.Engine
+	1,  // 5: doctor.v1.Database.meets:type_name -> doctor.v1.Need
+	10, // 6: doctor.v1.Database.settings:type_name -> doctor.v1.Settings
+	53, // 7: doctor.v1.Settings.values:type_name -> doctor.v1.Settings.ValuesEntry
+	2,  // 8: doctor.v1.Finding.severity:type_name -> doctor.v1.Severity
+	11, // 9: doctor.v1.Finding.object:type_name -> doctor.v1.Object
+	54, // 10: doctor.v1.Finding.evidence:type_name -> doctor.v1.Finding.EvidenceEntry
+	11, // 11: doctor.v1.FindingKey.object:type_name -> doctor.v1.Object
+	13, // 12: doctor.v1.PlannedFix.covers:type_name -> doctor.v1.FindingKey
+	4,  // 13: doctor.v1.PlannedFix.risk:type_name -> doctor.v1.Risk
+	5,  // 14: doctor.v1.PlannedFix.expects:type_name -> doctor.v1.Expectation
+	6,  // 15: doctor.v1.PlannedFix.requires:type_name -> doctor.v1.Requirement
+	16, // 16: doctor.v1.PlannedFix.steps:type_name -> doctor.v1.Step
+	56, // 17: doctor.v1.PlannedFix.duration:type_name -> google.protobuf.Duration
+	17, // 18: doctor.v1.Step.sql:type_name -> doctor.v1.SqlStep
+	24, // 19: doctor.v1.Step.edit_file:type_name -> doctor.v1.EditFileStep
+	27, // 20: doctor.v1.Step.probe:type_name -> doctor.v1.ProbeStep
+	29, // 21: doctor.v1.Step.operation:type_name -> doctor.v1.OperationStep
+	31, // 22: doctor.v1.Step.manual:type_name -> doctor.v1.ManualStep
+	22, // 23: doctor.v1.SqlStep.args:type_name -> doctor.v1.Value
+	7,  // 24: doctor.v1.SqlStep.mode:type_name -> doctor.v1.SqlMode
+	19, // 25: doctor.v1.SqlStep.guard:type_name -> doctor.v1.Guard
+	20, // 26: doctor.v1.SqlStep.save:type_name -> doctor.v1.Save
+	21, // 27: doctor.v1.SqlStep.undo:type_name -> doctor.v1.UndoSql
+	18, // 28: doctor.v1.SqlStep.verifier:type_name -> doctor.v1.Verifier
+	22, // 29: doctor.v1.Guard.args:type_name -> doctor.v1.Value
+	22, // 30: doctor.v1.Save.args:type_name -> doctor.v1.Value
+	22, // 31: doctor.v1.UndoSql.args:type_name -> doctor.v1.Value
+	19, // 32: doctor.v1.UndoSql.guard:type_name -> doctor.v1.Guard
+	23, // 33: doctor.v1.Value.null:type_name -> doctor.v1.Null
+	26, // 34: doctor.v1.EditFileStep.splices:type_name -> doctor.v1.Splice
+	25, // 35: doctor.v1.EditFileStep.server:type_name -> doctor.v1.ServerFile
+	19, // 36: doctor.v1.ProbeStep.holds:type_name -> doctor.v1.Guard
+	28, // 37: doctor.v1.ProbeStep.login:type_name -> doctor.v1.Login
+	55, // 38: doctor.v1.OperationStep.params:type_name -> doctor.v1.OperationStep.ParamsEntry
+	30, // 39: doctor.v1.OperationStep.effects:type_name -> doctor.v1.Effects
+	34, // 40: doctor.v1.DescribeResponse.checks:type_name -> doctor.v1.CheckInfo
+	1,  // 41: doctor.v1.CheckInfo.needs:type_name -> doctor.v1.Need
+	35, // 42: doctor.v1.CheckInfo.codes:type_name -> doctor.v1.Code
+	2,  // 43: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
+	8,  // 44: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
+	56, // 45: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
+	12, // 46: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
+	14, // 47: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
+	38, // 48: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
+	3,  // 49: doctor.v1.Done.status:type_name -> doctor.v1.Status
+	56, // 50: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
+	8,  // 51: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
+	12, // 52: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
+	15, // 53: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
+	42, // 54: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
+	43, // 55: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
+	44, // 56: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
+	49, // 57: doctor.v1.ExecuteRequest.rows:type_name -> doctor.v1.Rows
+	8,  // 58: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
+	29, // 59: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
+	14, // 60: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
+	46, // 61: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
+	48, // 62: doctor.v1.ExecuteResponse.read:type_name -> doctor.v1.ReadRows
+	47, // 63: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
+	47, // 64: doctor.v1.Rows.rows:type_name -> doctor.v1.SavedRow
+	32, // 65: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
+	36, // 66: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
+	39, // 67: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
+	41, // 68: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
+	33, // 69: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
+	37, // 70: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
+	40, // 71: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
+	45, // 72: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
+	69, // [69:73] is the sub-list for method output_type
+	65, // [65:69] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_doctor_v1_plugin_proto_init() }
@@ -4074,10 +4322,12 @@ func file_doctor_v1_plugin_proto_init() {
 		(*ExecuteRequest_Start)(nil),
 		(*ExecuteRequest_Saved)(nil),
 		(*ExecuteRequest_Cancel)(nil),
+		(*ExecuteRequest_Rows)(nil),
 	}
 	file_doctor_v1_plugin_proto_msgTypes[37].OneofWrappers = []any{
 		(*ExecuteResponse_Progress)(nil),
 		(*ExecuteResponse_Save)(nil),
+		(*ExecuteResponse_Read)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4085,7 +4335,7 @@ func file_doctor_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doctor_v1_plugin_proto_rawDesc), len(file_doctor_v1_plugin_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   45,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -221,6 +221,29 @@ func working() doctor.Check {
 			}
 			return nil
 		},
+		"put-back": func(ctx context.Context, _ *doctor.Target, _ doctor.OperationStep, _ string, h doctor.OperationHost) error {
+			for _, name := range []string{"whole", "again"} {
+				n := 0
+				if err := h.Rows(ctx, func(r doctor.SavedRow) error {
+					if !strings.HasPrefix(r.JSON, fmt.Sprintf(`{"n":%d`, n)) {
+						return fmt.Errorf("row %d is %.20s", n, r.JSON)
+					}
+					if n++; n == 1200 && name == "whole" {
+						return h.Save(ctx, "half", nil)
+					}
+					return nil
+				}); err != nil {
+					return err
+				}
+				if err := h.Save(ctx, fmt.Sprintf("%s %d", name, n), nil); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"refuse": func(context.Context, *doctor.Target, doctor.OperationStep, string, doctor.OperationHost) error {
+			return fmt.Errorf("refuse: %w", doctor.Unchanged("the moon is full"))
+		},
 		"wait": func(ctx context.Context, _ *doctor.Target, _ doctor.OperationStep, _ string, h doctor.OperationHost) error {
 			h.Progress(doctor.Progress{Text: "waiting"})
 			<-ctx.Done()
