@@ -16,7 +16,7 @@ build: ## build bin/synapse-doctor
 	go build $(BUILDFLAGS) -o bin/ ./cmd/synapse-doctor
 
 .PHONY: postgres
-postgres: ## install Debian's PostgreSQL when no server binaries are found
+postgres: ## install Debian's PostgreSQL and sources of locales where they are missing
 	@if ! { [ -n "$$PGTEST_BINDIR" ] || ls /usr/lib/postgresql/*/bin/initdb || command -v initdb; } >/dev/null 2>&1; then \
 		echo "no PostgreSQL server binaries: installing Debian's package (its default cluster is not made)"; \
 		run=; [ "$$(id -u)" = 0 ] || run=sudo; \
@@ -24,6 +24,11 @@ postgres: ## install Debian's PostgreSQL when no server binaries are found
 		[ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | $$run tee /etc/postgresql-common/createcluster.conf >/dev/null; \
 		$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends \
 			-o Dpkg::Options::=--force-confold postgresql >/dev/null; \
+	fi
+	@if [ ! -e /usr/share/i18n/locales/en_US ]; then \
+		echo "no sources of locales: installing Debian's package (no locale is generated)"; \
+		run=; [ "$$(id -u)" = 0 ] || run=sudo; \
+		$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends locales >/dev/null; \
 	fi
 
 .PHONY: postgres-matrix

@@ -139,7 +139,7 @@ func (e *examination) serverFault(ctx context.Context, f *doctor.Finding, c *pgd
 		f.Summary = fmt.Sprintf("The server at %s, or a limit of the role or the database, allows no further connection.", c.Endpoint)
 		f.Expected = "max_connections above what all of Synapse's processes (cp_max each) and other programs use"
 		f.Remedy = "See who holds the connections:\n\n    SELECT datname, usename, application_name, client_addr, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3, 4, 5 ORDER BY 6 DESC;\n\nThen lower cp_max under database: args: in homeserver.yaml, or raise max_connections in postgresql.conf and restart the server. " +
-			"The limits of role and database:\n\n    SELECT rolname, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0;\n    SELECT datname, datconnlimit FROM pg_database WHERE datconnlimit >= 0;"
+			"The limits of role and database:\n\n    SELECT rolname, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0;\n    SELECT datname, datconnlimit FROM pg_database WHERE datconnlimit >= 0;\n\nA database with the limit 0 was shut on purpose. A doctor does that while it mends one: where its run was interrupted, synapse-doctor fix --apply goes on with it, and opens the database."
 	case c.SQLSTATE == "57P03" || c.SQLSTATE == "57P01" || c.SQLSTATE == "57P02":
 		f.Code = "connection/server-not-ready"
 		f.Summary = fmt.Sprintf("The server at %s is starting up, shutting down or recovering.", c.Endpoint)

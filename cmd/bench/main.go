@@ -21,10 +21,11 @@ import (
 func main() {
 	program := flag.String("doctor", "bin/synapse-doctor", "the synapse-doctor to time")
 	rounds := flag.Int("n", 20, "how many rounds")
+	long := flag.Int("long", 3, "how many rounds of what takes seconds; 0: none")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := bench(ctx, *program, *rounds); err != nil {
+	if err := bench(ctx, *program, *rounds, *long); err != nil {
 		if ctx.Err() != nil {
 			err = errors.New("interrupted")
 		}
@@ -33,13 +34,25 @@ func main() {
 	}
 }
 
-func bench(ctx context.Context, program string, rounds int) (err error) {
-	if rounds < 1 {
-		return errors.New("-n must be at least 1")
+func bench(ctx context.Context, program string, rounds, long int) (err error) {
+	if rounds < 0 || long < 0 {
+		return errors.New("-n and -long must not be negative")
 	}
 	if program, err = filepath.Abs(program); err != nil {
 		return err
 	}
+	if rounds > 0 {
+		if err := benchChecks(ctx, program, rounds); err != nil {
+			return err
+		}
+	}
+	if long > 0 {
+		return benchLocale(ctx, program, long)
+	}
+	return nil
+}
+
+func benchChecks(ctx context.Context, program string, rounds int) (err error) {
 	server, err := pgtest.New(ctx, pgtest.Config{Settings: captureSettings})
 	if err != nil {
 		return fmt.Errorf("start a PostgreSQL server: %w", err)

@@ -34,7 +34,14 @@ type answer struct {
 	EventID     string   `json:"event_id"`
 	ContentURI  string   `json:"content_uri"`
 	Joined      []string `json:"joined_rooms"`
-	Chunk       []struct {
+
+	SearchCategories struct {
+		RoomEvents struct {
+			Count int `json:"count"`
+		} `json:"room_events"`
+	} `json:"search_categories"`
+
+	Chunk []struct {
 		Type    string `json:"type"`
 		Content struct {
 			Body string `json:"body"`
