@@ -1,5 +1,5 @@
 // Package encoding is the check that the database and its sessions speak UTF-8. It may import core/doctor, core/synapse,
-// core/pgdb and core/sqlitedb.
+// core/pgdb, core/sqlitedb and core/rebuild.
 package encoding
 
 import (
@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/rebuild"
 )
 
 // The codes of the check.
@@ -29,8 +30,9 @@ var Check = doctor.Check{
 		{ID: NotUTF8, Title: "the database's encoding is not UTF8", Severity: doctor.Error},
 		{ID: ClientEncodingSet, Title: "a role or database sets another client_encoding", Severity: doctor.Warning},
 	},
-	Run:  run,
-	Plan: plan,
+	Run:        run,
+	Plan:       plan,
+	Operations: rebuild.Operations,
 }
 
 func run(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/rebuild"
 )
 
 func plan(ctx context.Context, t *doctor.Target, findings []doctor.Finding) ([]doctor.Plan, error) {
@@ -24,7 +25,11 @@ func plan(ctx context.Context, t *doctor.Target, findings []doctor.Finding) ([]d
 			return nil, err
 		}
 		if key := (doctor.FindingKey{Code: NotUTF8, Database: db.Label, Object: doctor.Object{Kind: "database", Name: s.Name}}); asked[key] && s.Encoding != "UTF8" {
-			plans = append(plans, manual(planID("rebuild", db.Label), "Fill a new database that has the encoding UTF8", db.Label, s.rebuild(), key))
+			p, err := rebuild.Plan(ctx, t, db, "encoding", []doctor.FindingKey{key})
+			if err != nil {
+				return nil, err
+			}
+			plans = append(plans, p, manual(planID("rebuild-by-hand", db.Label), "Fill a new database that has the encoding UTF8, by hand", db.Label, s.rebuild(), key))
 		}
 		plans = append(plans, s.resets(db.Label, asked)...)
 	}

@@ -78,7 +78,7 @@ func TestALocaleFixSurvivesSIGKILL(t *testing.T) {
 						}
 					}
 				}
-				if code, said := c.fix(t, plan).wait(); code != 0 {
+				if code, said := c.fix(t, plan).wait(); code != 0 && !strings.Contains(said, "nothing was found that a plan would mend") {
 					t.Fatalf("the next run ends with %d:\n%s", code, said)
 				}
 				if got := c.contents(t); got != want {
@@ -229,18 +229,7 @@ func (r *running) wait() (code int, said string) {
 
 func (b *bed) fix(t *testing.T, plan string) *running {
 	t.Helper()
-	args := []string{"fix", "locale", "--apply", "--yes-dangerous"}
-	if b.needs(t, plan) {
-		args = append(args, "--plan", plan)
-	}
-	return b.run(t, args...)
-}
-
-// needs reports whether there is still something to plan: a plan that a killed run has finished can't be asked for again.
-func (b *bed) needs(t *testing.T, plan string) bool {
-	t.Helper()
-	code, _ := b.run(t, "check", "locale").wait()
-	return code == 2
+	return b.run(t, "fix", "locale", "--apply", "--yes-dangerous", "--plan", plan)
 }
 
 // interrupted is the run that was killed, as check tells of it.

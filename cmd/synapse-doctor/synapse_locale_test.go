@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,7 +32,7 @@ func TestSynapseLocale(t *testing.T) {
 			if said := h.refuse(t); !strings.Contains(said, "collation") {
 				t.Fatalf("Synapse refuses for another reason:\n%s", said)
 			}
-			if found := p.check(t, 2, "locale", "--deep").found("locale"); len(found) != 1 || found[0] != "locale/not-c of "+h.db.Name {
+			if found := p.check(t, 2, "locale", "--deep").damage(); len(found) != 1 || found[0] != "locale/not-c of "+h.db.Name {
 				t.Fatalf("found %q", found)
 			}
 			p.mendLocale(t, way)
@@ -143,11 +144,16 @@ func (p patient) mendLocale(t *testing.T, plan string) {
 	if err := json.Unmarshal(p.run(t, 0, "fix", "locale", "--deep", "--plan", plan, "--apply", "--yes-dangerous", "--format", "json"), &r); err != nil {
 		t.Fatal(err)
 	}
-	if !r.Applied || r.After == nil || len(r.After.found("locale")) > 0 {
+	if !r.Applied || r.After == nil || len(r.After.damage()) > 0 {
 		t.Fatalf("the fix says %+v", r)
 	}
 	p.sound(t)
-	if r := p.check(t, 0, "locale", "--deep"); len(r.found("locale")) > 0 {
-		t.Errorf("after the fix: %q", r.found("locale"))
+	if found := p.check(t, 0, "locale", "--deep").damage(); len(found) > 0 {
+		t.Errorf("after the fix: %q", found)
 	}
+}
+
+// damage is what the check locale finds, apart from indexes that only amcheck could examine.
+func (r report) damage() []string {
+	return slices.DeleteFunc(r.found("locale"), func(f string) bool { return strings.HasPrefix(f, "locale/index-not-examined") })
 }

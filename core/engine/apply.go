@@ -287,7 +287,7 @@ func (a *application) carryOut(ctx context.Context, from int) error {
 		// The journal keeps saying "applying", and the lock file keeps the run's name: the next run settles it.
 	case !a.changed():
 		a.finish(ctx, journal.PlanUndone, err.Error())
-	case a.record.Plan.UndoOnFailure:
+	case a.record.Plan.UndoOnFailure, shuts(a.record.Plan): // a database is not left shut for nothing
 		if ctx.Err() != nil {
 			a.engine.Notice("interrupted: what had been done is being put back; press Ctrl-C again to leave that to the next run")
 		}

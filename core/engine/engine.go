@@ -42,6 +42,7 @@ type Engine struct {
 	journal   *journal.Journal // open while something is applied
 	begun     bool             // the run is in the journal
 	unsettled map[string]error // by lock key: what a killed run left and could not be settled
+	settled   []string         // ids of plans of killed runs that were finished, or put back, by this one
 	noted     string           // the other roles that the administrator has been told of
 
 	foundAdmin bool // the target's administrator's connection was found, not given

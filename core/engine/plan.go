@@ -38,6 +38,10 @@ func (e *Engine) plan(ctx context.Context, checks []selected, report *doctor.Rep
 			all = append(all, e.newPlanned(s, p))
 		}
 	}
+	// The same command again finishes what it was interrupted in, and is no mistake when nothing is left to plan.
+	preferred = slices.DeleteFunc(slices.Clone(preferred), func(id string) bool {
+		return slices.Contains(e.settled, id) && !slices.ContainsFunc(all, func(p planned) bool { return p.Plan.ID == id })
+	})
 	return all, choose(all, preferred)
 }
 

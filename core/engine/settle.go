@@ -20,7 +20,7 @@ func (e *Engine) settle(ctx context.Context, undo string) error {
 	if err != nil {
 		return err
 	}
-	e.unsettled = map[string]error{}
+	e.unsettled, e.settled = map[string]error{}, nil
 	for _, p := range plans {
 		if p.Target != e.lockKey(p.Plan) || p.Run == undo && p.Status == journal.PlanApplying && p.Plan.Resumes {
 			continue
@@ -37,6 +37,7 @@ func (e *Engine) settle(ctx context.Context, undo string) error {
 			continue
 		}
 		e.Notice(e.clean(fmt.Sprintf("run %s was interrupted while it applied %s; %s", p.Run, p.Plan.ID, outcome)))
+		e.settled = append(e.settled, p.Plan.ID)
 	}
 	return e.forgetHolders()
 }

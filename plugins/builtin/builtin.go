@@ -7,6 +7,7 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/checks/encoding"
 	"github.com/synapse-doctor/synapse-doctor/checks/ident"
 	"github.com/synapse-doctor/synapse-doctor/checks/keepalives"
+	"github.com/synapse-doctor/synapse-doctor/checks/locale"
 	"github.com/synapse-doctor/synapse-doctor/checks/sequence"
 	"github.com/synapse-doctor/synapse-doctor/checks/version"
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
@@ -23,6 +24,7 @@ func Checks() []doctor.Check {
 		ident.Check,
 		version.Check,
 		encoding.Check,
+		locale.Check,
 		sequence.Check,
 		keepalives.Check,
 	}
