@@ -49,9 +49,9 @@ func TestAKilledDoctorIsGoneOnWith(t *testing.T) {
 	if changed := differing(before, plain.content()); len(changed) > 0 {
 		t.Fatalf("not put back: %v", changed)
 	}
-	stride := 5
+	stride := 9
 	if testing.Short() {
-		stride = 11
+		stride = 17
 	}
 	for n := 1; ; n += stride {
 		b := make()
@@ -94,9 +94,9 @@ func (b *bench) goOn(do func() error) {
 // What was done when the doctor was killed is put back without being finished first.
 func TestAKilledDoctorsWorkIsPutBack(t *testing.T) {
 	s := pgtest.StartWith(t, english(0))
-	stride := 5
+	stride := 11
 	if testing.Short() {
-		stride = 13
+		stride = 23
 	}
 	for n := 2; ; n += stride {
 		db := s.Database(t, pgtest.WithCreate(inEnUS), pgtest.WithSetup(few))
@@ -125,10 +125,10 @@ func TestAKilledDoctorsWorkIsPutBack(t *testing.T) {
 }
 
 func TestAKilledServerIsGoneOnWith(t *testing.T) {
-	s := pgtest.StartWith(t, english(0))
-	stride := 9
+	s := pgtest.StartWith(t, alone())
+	stride := 13
 	if testing.Short() {
-		stride = 23
+		stride = 29
 	}
 	for n := 3; ; n += stride {
 		db := s.Database(t, pgtest.WithCreate(inEnUS), pgtest.WithSetup(few))

@@ -16,7 +16,14 @@ const inEnUS = "ENCODING 'UTF8' LC_COLLATE 'en_US.UTF-8' LC_CTYPE 'en_US.UTF-8'"
 
 // english is a server whose own databases are in en_US.
 func english(int) pgtest.Config {
-	return pgtest.Config{Locales: []string{"en_US.UTF-8"}, InitdbArgs: []string{"--locale=en_US.UTF-8"}}
+	return pgtest.Config{Shared: true, Locales: []string{"en_US.UTF-8"}, InitdbArgs: []string{"--locale=en_US.UTF-8"}}
+}
+
+// alone is the same for a test that kills its server.
+func alone() pgtest.Config {
+	c := english(0)
+	c.Shared = false
+	return c
 }
 
 // entryOf is the database as Synapse's configuration has it.

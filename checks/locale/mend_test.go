@@ -365,6 +365,9 @@ UPDATE event_search SET vector = '''zébulon'':1' WHERE event_id = (SELECT min(e
 func TestARealDatabaseIsMadeOneInC(t *testing.T) {
 	dump := filepath.Join(pgtest.Data(t), "synapse_ported.dump")
 	pgtest.EachMajor(t, english, func(t *testing.T, s *pgtest.Server) {
+		if m := s.Major(t); m != 14 && m != 18 && os.Getenv("SYNAPSE_DOCTOR_MATRIX") == "" {
+			return // what differs between the majors, the other tests look at
+		}
 		db := s.Database(t, pgtest.WithDump(dump), pgtest.WithCreate(inEnUS), pgtest.WithSetup(zebulon))
 		b := newBench(t, db)
 		before := b.content()

@@ -38,9 +38,13 @@ func (e *Engine) plan(ctx context.Context, checks []selected, report *doctor.Rep
 			all = append(all, e.newPlanned(s, p))
 		}
 	}
-	// The same command again finishes what it was interrupted in, and is no mistake when nothing is left to plan.
+	// The same command again finishes what it was interrupted in, and is no mistake when nothing is left to plan. Nor is it
+	// one where the check could not be made, which the report tells.
 	preferred = slices.DeleteFunc(slices.Clone(preferred), func(id string) bool {
-		return slices.Contains(e.settled, id) && !slices.ContainsFunc(all, func(p planned) bool { return p.Plan.ID == id })
+		unexamined := slices.ContainsFunc(report.Checks, func(c doctor.CheckResult) bool {
+			return c.ID == doctor.CheckID(id) && (c.Status == doctor.StatusUnknown || c.Status == doctor.StatusSkipped)
+		})
+		return (unexamined || slices.Contains(e.settled, id)) && !slices.ContainsFunc(all, func(p planned) bool { return p.Plan.ID == id })
 	})
 	return all, choose(all, preferred)
 }

@@ -39,7 +39,7 @@ func EachMajor(t *testing.T, config func(major int) Config, run func(t *testing.
 				c = config(major)
 			}
 			c.Version = strconv.Itoa(major)
-			s, err := New(t.Context(), c)
+			s, err := serverFor(t, c)
 			switch {
 			case err == nil:
 			case !errors.Is(err, ErrNoServer):
@@ -49,8 +49,32 @@ func EachMajor(t *testing.T, config func(major int) Config, run func(t *testing.
 			default:
 				t.Skipf("PostgreSQL %d is not installed: make postgres-matrix", major)
 			}
-			t.Cleanup(s.Close)
 			run(t, s)
 		})
 	}
+}
+
+// serverFor starts a server that ends with the test, or finds the shared one.
+func serverFor(t testing.TB, c Config) (*Server, error) {
+	if !c.Shared {
+		s, err := New(t.Context(), c)
+		if err == nil {
+			t.Cleanup(s.Close)
+		}
+		return s, err
+	}
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	key := fmt.Sprintf("%+v", c)
+	if s := shared.majors[key]; s != nil {
+		return s, nil
+	}
+	s, err := New(context.WithoutCancel(t.Context()), c)
+	if err == nil {
+		if shared.majors == nil {
+			shared.majors = map[string]*Server{}
+		}
+		shared.majors[key] = s
+	}
+	return s, err
 }

@@ -33,6 +33,9 @@ type Config struct {
 	Ident []string
 	// InitdbArgs are added to initdb's arguments; the last of a kind wins.
 	InitdbArgs []string
+	// Shared: [EachMajor] and [StartWith] start the server once for all the tests of this binary whose Config is the same. None may change
+	// anything outside databases of its own.
+	Shared bool
 	// Locales are compiled for this server alone, in UTF-8: en_US.UTF-8. Databases can then be made in them.
 	Locales []string
 }

@@ -16,6 +16,7 @@ var shared struct {
 	mu     sync.Mutex
 	server *Server
 	err    error
+	majors map[string]*Server // by their Config
 }
 
 // Main runs a test binary's tests and stops the server that they shared. It is the body of a TestMain, which the testing
@@ -33,6 +34,10 @@ func Stop() {
 		shared.server.Close()
 		shared.server = nil
 	}
+	for _, s := range shared.majors {
+		s.Close()
+	}
+	shared.majors = nil
 }
 
 // Start returns the server that the tests of this binary share, and starts it for the first of them.
@@ -47,12 +52,11 @@ func Start(tb testing.TB) *Server {
 	return shared.server
 }
 
-// StartWith starts a server for this test alone.
+// StartWith starts a server for this test alone, or, where [Config.Shared] says so, for the tests that ask for the same.
 func StartWith(tb testing.TB, c Config) *Server {
 	tb.Helper()
-	s, err := New(tb.Context(), c)
+	s, err := serverFor(tb, c)
 	need(tb, err)
-	tb.Cleanup(s.Close)
 	return s
 }
 

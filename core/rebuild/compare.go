@@ -52,12 +52,11 @@ func (f *filling) compare(ctx context.Context) error {
 	return nil
 }
 
-// addUpChanged adds up what is not what the old database has: with new vectors or without duplicates, or read otherwise
-// there.
+// addUpChanged adds up what is not what the old database has: with new vectors, or read otherwise there.
 func (f *filling) addUpChanged(ctx context.Context, conn *pgx.Conn, made map[string]sum) error {
 	for _, t := range f.tables {
 		_, renewed := f.vectors[t.qualified()]
-		if !renewed && f.w.Dedupe == nil && f.reads[1].utf8 == "" {
+		if !renewed && f.reads[1].utf8 == "" {
 			continue
 		}
 		s, err := reading{}.sumOf(ctx, conn, t)

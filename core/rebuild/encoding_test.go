@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
 )
@@ -175,10 +173,18 @@ func TestDuplicatesThatACorruptIndexHidesStopIt(t *testing.T) {
 	f := newFixture(t, db, "")
 	f.refused(t, fmt.Sprintf(`users_pkey of table "public"."users" (%d keys, %d rows too many)`, tag.RowsAffected(), tag.RowsAffected()))
 
-	// Whoever removes them in the copy gets a database without them.
-	w := Work{Dedupe: func(ctx context.Context, conn *pgx.Conn, _ doctor.OperationHost) error {
-		_, err := conn.Exec(ctx, `DELETE FROM public.users a USING public.users b WHERE a.name = b.name AND a.ctid > b.ctid`)
-		return err
+	// Whoever names those that are not to be carried gets a database without them.
+	const surplus = `SELECT array_agg(ctid::text) FROM (SELECT ctid, row_number() OVER (PARTITION BY name || '') AS nth FROM users) u WHERE nth > 1`
+	kept := 0
+	w := Work{LeaveOut: func(ctx context.Context, _ *doctor.Target, _ string, _ doctor.OperationHost, keep bool) (map[string][]string, error) {
+		if keep {
+			kept++
+		}
+		var places []string
+		conn := db.AdminConn(t)
+		defer conn.Close(ctx)
+		err := conn.QueryRow(ctx, surplus).Scan(&places)
+		return map[string][]string{`"public"."users"`: places}, err
 	}}
 	for i := range f.plan.Steps {
 		if err := f.do(t, t.Context(), w, i, false); err != nil {
@@ -186,8 +192,8 @@ func TestDuplicatesThatACorruptIndexHidesStopIt(t *testing.T) {
 		}
 	}
 	var n int
-	if err := db.Conn(t).QueryRow(t.Context(), `SELECT count(*) FROM users`).Scan(&n); err != nil || n != 3000 {
-		t.Errorf("%d users: %v", n, err)
+	if err := db.Conn(t).QueryRow(t.Context(), `SELECT count(*) FROM users`).Scan(&n); err != nil || n != 3000 || kept != 1 {
+		t.Errorf("%d users: %v; what is left out was kept %d times", n, err, kept)
 	}
 }
 

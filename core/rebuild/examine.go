@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 )
@@ -46,10 +47,7 @@ func (w Work) examine(ctx context.Context, t *doctor.Target, step doctor.Operati
 	if err := k.leaveOut(ctx, false); err != nil {
 		return err
 	}
-	if k.w.Dedupe == nil {
-		return k.findDuplicates(ctx, old)
-	}
-	return nil
+	return k.findDuplicates(ctx, old)
 }
 
 const superuserQuery = `SELECT rolsuper FROM pg_roles WHERE rolname = current_user`
@@ -83,15 +81,29 @@ func (k *task) fitting(ctx context.Context) (facts, error) {
 	case f.Template || !f.Connectable:
 		return f, doctor.Unchanged("the database %s is a template, or allows no connections (ALTER DATABASE … ALLOW_CONNECTIONS true)", k.p.database)
 	}
-	who := ""
-	if err := k.main.QueryRow(ctx, othersQuery, k.p.database).Scan(&who); err != nil {
-		return f, fmt.Errorf("see who is in the database %s: %w", k.p.database, err)
+	var who string
+	for range lingering {
+		if err := k.main.QueryRow(ctx, othersQuery, k.p.database).Scan(&who); err != nil {
+			return f, fmt.Errorf("see who is in the database %s: %w", k.p.database, err)
+		}
+		if who == "" {
+			break
+		}
+		if err := sleep(ctx, lingeringPause); err != nil {
+			return f, err
+		}
 	}
 	if who != "" {
 		return f, doctor.Unchanged("others are connected to the database %s: %s. End their sessions, then run this again", k.p.database, who)
 	}
 	return f, nil
 }
+
+// A server takes a moment to notice that a session has ended.
+const (
+	lingering      = 10
+	lingeringPause = 100 * time.Millisecond
+)
 
 const othersQuery = `SELECT coalesce(string_agg(format('%s, process %s%s', usename, pid, ' as ' || nullif(application_name, '')), '; ' ORDER BY pid), '')
 FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name NOT LIKE 'synapse-doctor/%'`

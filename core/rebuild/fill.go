@@ -74,7 +74,7 @@ func (k *task) fill(ctx context.Context) (err error) {
 	if err := f.old.QueryRow(ctx, `SELECT pg_export_snapshot()`).Scan(&f.snapshot); err != nil {
 		return fmt.Errorf("begin to read the database %s: %w", k.p.database, err)
 	}
-	for _, part := range []func(context.Context) error{f.dump, f.preData, f.plan, f.copy, f.sequences, f.dedupe, f.renewVectors, f.postData, f.analyze, f.compare, k.equip} {
+	for _, part := range []func(context.Context) error{f.dump, f.preData, f.plan, f.copy, f.sequences, f.renewVectors, f.postData, f.analyze, f.compare, k.equip} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -233,23 +233,6 @@ func (f *filling) sequences(ctx context.Context) error {
 		}
 	}
 	f.w.point("sequences")
-	return nil
-}
-
-func (f *filling) dedupe(ctx context.Context) error {
-	if f.w.Dedupe == nil {
-		return nil
-	}
-	f.say("remove duplicates")
-	conn, err := f.session(ctx, f.p.fresh)
-	if err != nil {
-		return err
-	}
-	defer closeConn(conn)
-	if err := f.w.Dedupe(ctx, conn, f.h); err != nil {
-		return err
-	}
-	f.w.point("deduped")
 	return nil
 }
 

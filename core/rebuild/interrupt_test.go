@@ -88,6 +88,9 @@ func TestARebuildThatIsInterruptedAnywhereIsFinishedByTheNextCall(t *testing.T) 
 		t.Fatalf("points: %q", all)
 	}
 	for i, point := range all {
+		if testing.Short() && i%3 != 0 {
+			continue
+		}
 		how := interruptions[i%len(interruptions)]
 		t.Run(point+" "+how.name, func(t *testing.T) {
 			f := newFixture(t, smallDatabase(t), "")
@@ -176,7 +179,7 @@ func TestAnUndoThatIsInterruptedAnywhereIsFinishedByTheNextCall(t *testing.T) {
 }
 
 func TestWhatARebuildLeftHalfDoneIsDroppedByItsUndo(t *testing.T) {
-	for _, point := range []string{"before-create", "created", "copied", "complete", "before-swap", "swap-2"} {
+	for _, point := range []string{"created", "copied", "before-swap", "swap-2"} {
 		f := newFixture(t, smallDatabase(t), "")
 		want := rows(t, f.Server, f.Name)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -453,7 +456,7 @@ func TestTheProgramsRunAsTheUserOfTheSocket(t *testing.T) {
 func TestAServerThatCrashesLosesNothing(t *testing.T) {
 	major := server(t).Major(t)
 	s := pgtest.StartWith(t, pgtest.Config{Version: fmt.Sprint(major), Locales: []string{"en_US.UTF-8"}})
-	for _, point := range []string{"created", "copied", "post-data", "complete", "swap-3", "after-swap"} {
+	for _, point := range []string{"copied", "post-data", "swap-3", "after-swap"} {
 		f := newFixture(t, s.Database(t, pgtest.WithSetup(smallSchema), pgtest.WithCreate(enUS)), "")
 		want := rows(t, s, f.Name)
 		if err := f.do(t, t.Context(), Work{}, 1, false); err != nil {

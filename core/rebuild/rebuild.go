@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 )
 
@@ -22,10 +20,6 @@ var Operations = Work{}.Operations()
 
 // Work is how the operations go about it.
 type Work struct {
-	// Dedupe removes rows of the new database that stand in the way of a unique index. It is called when all rows are
-	// there and no index, constraint or trigger is. Nil: duplicates stop the examination.
-	Dedupe func(ctx context.Context, conn *pgx.Conn, h doctor.OperationHost) error
-
 	// LeaveOut finds the rows that the new database is not to have, since a unique index could not be built with them: their
 	// places (ctid) in the old one, by the table's name as it stands in a statement. With keep it first has the host keep them.
 	// It finds the same rows each time. Nil: duplicates stop the examination.
