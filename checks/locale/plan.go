@@ -163,7 +163,7 @@ func (w *work) inPlace() (*doctor.Plan, error) {
 	p.Steps = []doctor.Step{
 		w.examine(texts),
 		doctor.Shut(w.own.Name, int(w.Limit)),
-		{Title: title, Operation: &doctor.OperationStep{
+		{Title: title + surplusText, Operation: &doctor.OperationStep{
 			Name: opInPlace, Undo: opUndoInPlace, Params: texts, Effects: w.effects(affected, params),
 			Statements: w.statements(params, affected),
 			Resumes: "Interrupted at any moment, by the next run: the database stays shut, and no table is done twice. " + putBackText +
@@ -173,6 +173,8 @@ func (w *work) inPlace() (*doctor.Plan, error) {
 	}
 	return p, nil
 }
+
+const surplusText = "; where a key is there more than once, the rows too many are kept and deleted"
 
 const putBackText = "To undo it puts back every row that was removed. A unique index that can't hold them is then left invalid: PostgreSQL does not use it, and Synapse must not be started before the rows are settled and it is rebuilt."
 
@@ -243,7 +245,7 @@ func (w *work) reindex() (*doctor.Plan, error) {
 	p.Covers, p.Risk = covers, doctor.Careful
 	p.Steps = []doctor.Step{
 		w.examine(texts),
-		{Title: title, Operation: &doctor.OperationStep{
+		{Title: title + surplusText, Operation: &doctor.OperationStep{
 			Name: opReindex, Undo: opUndoReindex, Params: texts, Effects: w.effects(affected, params),
 			Statements: w.statements(params, affected),
 			Resumes:    "Interrupted at any moment, by the next run: no table is done twice. " + putBackText,
@@ -341,11 +343,11 @@ func (w *work) statements(p params, affected []index) []string {
 		out = append(out, "LOCK TABLE ONLY "+table+" IN ACCESS EXCLUSIVE MODE")
 		out = append(out, of[table]...)
 		if slices.ContainsFunc(affected, func(x index) bool { return x.Unique && x.table() == table }) {
-			out = append(out, "DELETE FROM ONLY "+table+" WHERE ctid = ANY ($1) -- only where a key is there more than once; the rows are kept first")
+			out = append(out, "DELETE FROM ONLY "+table+" WHERE ctid = ANY ($1)")
 		}
-	}
-	if p.Edit {
-		out = append(out, "ANALYZE -- each of these tables")
+		if p.Edit {
+			out = append(out, "ANALYZE "+table)
+		}
 	}
 	if p.Vectors {
 		for _, v := range synapse.SearchVectors(w.schema) {

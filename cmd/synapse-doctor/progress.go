@@ -17,6 +17,8 @@ type progress struct {
 	mu     sync.Mutex
 	what   string // the last thing that was reported
 	now    doctor.Progress
+	began  time.Time // when that was first reported
+	before int64     // how much of it was done then
 	shown  bool
 	paused bool
 
@@ -27,7 +29,8 @@ type progress struct {
 const (
 	progressAfter = time.Second
 	progressEvery = 200 * time.Millisecond
-	progressWidth = 60
+	progressWidth = 76
+	longWhat      = 24 // a longer name gives way to what is being done in it
 )
 
 // newProgress starts to show progress if w is a terminal. End it before anything else is printed.
@@ -48,6 +51,9 @@ func newProgress(w io.Writer) *progress {
 func (p *progress) update(what string, now doctor.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.what != what || p.now.Total != now.Total || now.Done < p.now.Done {
+		p.began, p.before = time.Now(), now.Done
+	}
 	p.what, p.now = what, now
 }
 
@@ -87,7 +93,7 @@ func (p *progress) draw(ctx context.Context) {
 			p.mu.Lock()
 			if !p.paused {
 				p.shown = true
-				fmt.Fprintf(p.w, "\r\x1b[K%s", p.line(time.Since(started)))
+				fmt.Fprintf(p.w, "\r\x1b[K%s", p.line(time.Since(started), time.Since(p.began)))
 			}
 			p.mu.Unlock()
 			wait.Reset(progressEvery)
@@ -102,17 +108,46 @@ func (p *progress) erase() {
 	}
 }
 
-// line tells the last thing that was reported, and how long all has taken.
-func (p *progress) line(took time.Duration) string {
+// line tells the last thing that was reported, which has been going on for this while, and how long all has taken.
+func (p *progress) line(took, this time.Duration) string {
 	text := p.what
-	if p.now.Text != "" {
+	switch {
+	case p.now.Text == "":
+	case len(text) > longWhat:
+		text = p.now.Text
+	default:
 		text += ": " + p.now.Text
 	}
+	end := " … " + took.Round(time.Second).String()
 	if p.now.Total > 0 {
-		text += fmt.Sprintf(" %d of %d %s (%d %%)", p.now.Done, p.now.Total, p.now.Unit, 100*p.now.Done/p.now.Total)
+		end = fmt.Sprintf(" %d %% of %s%s%s", 100*p.now.Done/p.now.Total, amount(p.now.Total, p.now.Unit), end, p.left(this))
 	}
-	if r := []rune(text); len(r) > progressWidth {
-		text = string(r[:progressWidth-1]) + "…"
+	if r, room := []rune(text), progressWidth-len([]rune(end)); len(r) > room {
+		text = string(r[:room-1]) + "…"
 	}
-	return fmt.Sprintf("%s … %s", text, took.Round(time.Second))
+	return text + end
+}
+
+// left says how much longer it will take if it goes on like this; nothing as long as that can't be told.
+func (p *progress) left(took time.Duration) string {
+	done, todo := p.now.Done-p.before, p.now.Total-p.now.Done
+	if took < 3*time.Second || todo <= 0 || done*20 < p.now.Total {
+		return ""
+	}
+	left := time.Duration(float64(took) * float64(todo) / float64(done))
+	return ", about " + left.Round(time.Second).String() + " left"
+}
+
+// amount is a number of units; bytes are told in larger ones.
+func amount(n int64, unit string) string {
+	if unit != "bytes" {
+		return fmt.Sprintf("%d %s", n, unit)
+	}
+	for _, u := range []string{"bytes", "kB", "MB"} {
+		if n < 10240 {
+			return fmt.Sprintf("%d %s", n, u)
+		}
+		n /= 1024
+	}
+	return fmt.Sprintf("%d GB", n)
 }

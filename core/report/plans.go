@@ -393,8 +393,10 @@ func (p *paper) operation(indent int, o *doctor.OperationStep) {
 		}
 	}
 	field("operation", o.Name)
-	for _, k := range slices.Sorted(maps.Keys(o.Params)) {
-		field("with", k+": "+o.Params[k])
+	if p.Verbose || len(o.Statements) == 0 { // the statements say it better
+		for _, k := range slices.Sorted(maps.Keys(o.Params)) {
+			field("with", k+": "+o.Params[k])
+		}
 	}
 	if len(o.Statements) > 0 {
 		field("runs", "these statements, in this order:")
@@ -408,11 +410,14 @@ func (p *paper) operation(indent int, o *doctor.OperationStep) {
 	field("tables", strings.Join(o.Effects.Tables, ", "))
 	field("files", strings.Join(o.Effects.Files, ", "))
 	field("resumes", o.Resumes)
-	undo := o.Undo
-	if undo == "" {
-		undo = "cannot be undone"
+	switch {
+	case len(o.Effects.Databases)+len(o.Effects.Tables)+len(o.Effects.Files) == 0:
+		field("undo", "changes nothing")
+	case o.Undo == "":
+		field("undo", "cannot be undone")
+	default:
+		field("undo", o.Undo)
 	}
-	field("undo", undo)
 }
 
 func (p *paper) alternatives(others []doctor.PlanResult) {
