@@ -114,7 +114,7 @@ func (s *seen) findings() []doctor.Finding {
 			Code: NotUTF8, Severity: doctor.Error, Object: doctor.Object{Kind: "database", Name: s.Name},
 			Summary:  fmt.Sprintf("The database %s has the encoding %s: Synapse refuses to start on it.", s.Name, s.Encoding),
 			Observed: s.Encoding, Expected: "UTF8",
-			Remedy: s.rebuild(), Fixable: true,
+			Remedy: byDoctor + s.rebuild(), Fixable: true,
 		})
 	}
 	byObject := map[doctor.Object]int{}
@@ -174,6 +174,8 @@ func (s *seen) whoMayReset(x setting) string {
 	}
 	return "Run this as an administrator of the database server, and restart Synapse:"
 }
+
+const byDoctor = "The doctor makes a new database with Synapse stopped, stops before anything is changed where bytes are not text, and compares every row:\n\n    synapse-doctor fix encoding\n\nBy hand: "
 
 // rebuild is how a database gets another encoding: it can't be changed, only made anew and filled.
 func (s *seen) rebuild() string {

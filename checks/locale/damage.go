@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
 
 // Of a damaged index, and of keys that are there twice, a finding shows only the first few.
@@ -34,7 +35,7 @@ func (e *examination) outOfOrder(x index, o disorder) doctor.Finding {
 	f.Observed = fmt.Sprintf("%d entries stand after a greater one", o.Inversions)
 	f.Evidence["inversions"] = fmt.Sprint(o.Inversions)
 	for i, p := range o.Places {
-		if !keepsSecrets(x.Table) {
+		if !synapse.KeepsSecrets(x.Table) {
 			f.Evidence[fmt.Sprintf("place %d", i+1)] = fmt.Sprintf("%s stands before %s", shown(p.First), shown(p.Second))
 		}
 	}
@@ -82,7 +83,7 @@ func (e *examination) duplicated(x index, d definition, groups []duplicate, keys
 		Observed: fmt.Sprintf("%s more than once, %s too many", number(keys, "key"), number(rows, "row")), Expected: "each key once",
 		Evidence: map[string]string{"table": x.Table, "columns": d.columns(), "keys": fmt.Sprint(keys), "surplus rows": fmt.Sprint(rows)},
 	}
-	secret := keepsSecrets(x.Table)
+	secret := synapse.KeepsSecrets(x.Table)
 	for i, g := range groups {
 		ctids := strings.Join(g.CTIDs[:min(len(g.CTIDs), ctidsShown)], ", ")
 		if len(g.CTIDs) > ctidsShown {
@@ -128,22 +129,6 @@ func (d definition) columns() string {
 		names[i], _, _ = strings.Cut(k.Expression, " COLLATE ")
 	}
 	return strings.Join(names, ", ")
-}
-
-// secretTables are those of which a key may let somebody in, or is part of a secret; a name that ends in * stands for all
-// that begin so.
-var secretTables = []string{
-	"access_tokens", "refresh_tokens", "login_tokens", "open_id_tokens", "registration_tokens", "threepid_*", "user_threepid*", "user_ips",
-	"pushers", "ui_auth_sessions*", "sessions", "e2e_*", "dehydrated_devices", "delayed_events",
-}
-
-func keepsSecrets(table string) bool {
-	for _, name := range secretTables {
-		if prefix, all := strings.CutSuffix(name, "*"); table == name || all && strings.HasPrefix(table, prefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // shown is a key for a line of text: strangers choose what is in it, and how long it is.

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
 
 // badCell is a value whose bytes are no text in the encoding that they are taken to have.
@@ -273,7 +274,7 @@ func (s *textScan) refusal(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if s.encoding == utf8Name {
+			if s.encoding == utf8Name && !synapse.KeepsSecrets(c.table.Name) {
 				key += fmt.Sprintf(" (at the bytes % x)", c.bytes)
 			}
 			rows = append(rows, "row "+key)
@@ -291,7 +292,11 @@ func (s *textScan) refusal(ctx context.Context) error {
 	if s.encoding == utf8Name {
 		hint = ". Correct them, or say with --source-encoding (latin1, say) what all the text of the database is written in"
 	}
-	return doctor.Unchanged("%d values are not valid in the encoding %s: %s%s", s.total, s.encoding, strings.Join(texts, "; "), hint)
+	values := fmt.Sprintf("%d values are", s.total)
+	if s.total == 1 {
+		values = "one value is"
+	}
+	return doctor.Unchanged("%s not valid in the encoding %s: %s%s", values, s.encoding, strings.Join(texts, "; "), hint)
 }
 
 const keyQuery = `SELECT coalesce(array_agg(a.attname::text ORDER BY k.n), '{}') FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
@@ -304,7 +309,7 @@ func rowKey(ctx context.Context, conn *pgx.Conn, c badCell) (string, error) {
 	if err := conn.QueryRow(ctx, keyQuery, c.table.OID).Scan(&names); err != nil {
 		return "", fmt.Errorf("read the key of %s: %w", c.table.qualified(), err)
 	}
-	if len(names) == 0 {
+	if len(names) == 0 || synapse.KeepsSecrets(c.table.Name) {
 		return "ctid " + c.ctid, nil
 	}
 	var list []string
