@@ -23,9 +23,9 @@ type homeserver struct {
 	rows contents
 }
 
-// found makes a sound homeserver in dir.
+// found makes a homeserver in dir that is sound but for its locale: it was made as the machine's language has it.
 func found(ctx context.Context, server *pgtest.Server, dir string) (*homeserver, error) {
-	db, err := server.CreateDatabase(ctx, pgtest.WithSetup(pgtest.Fixture()))
+	db, err := server.CreateDatabase(ctx, pgtest.WithSetup(pgtest.Fixture()), pgtest.WithCreate("ENCODING 'UTF8' LC_COLLATE 'en_US.UTF-8' LC_CTYPE 'en_US.UTF-8'"))
 	if err != nil {
 		return nil, fmt.Errorf("make the homeserver's database: %w", err)
 	}
@@ -163,11 +163,20 @@ func (h *homeserver) prove(ctx context.Context) ([]string, error) {
 	if encoding != "UTF8" {
 		return nil, fmt.Errorf("the sessions of Synapse's role still speak %s", encoding)
 	}
+	var collate string
+	var inOrder bool
+	if err := conn.QueryRow(ctx, `SELECT datcollate, 'B' < 'a' FROM pg_database WHERE datname = current_database()`).Scan(&collate, &inOrder); err != nil {
+		return nil, err
+	}
+	if collate != "C" || !inOrder {
+		return nil, fmt.Errorf("the database has the collation %s", collate)
+	}
 	added, err := h.added()
 	if err != nil {
 		return nil, err
 	}
 	return []string{
+		"the database compares text as C does, whatever the machine's language",
 		fmt.Sprintf("each of the %d sequences gives a number that is free", len(numberings)),
 		"Synapse logs in with its password, and its sessions speak UTF8",
 		fmt.Sprintf("homeserver.yaml has %d lines more, and every other byte as before", added),
