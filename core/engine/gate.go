@@ -64,8 +64,10 @@ func (e *Engine) openWriter(ctx context.Context, p doctor.Plan) (*pgx.Conn, erro
 // lock in. It shows itself by another process than the one that answered the login.
 func readyToWrite(ctx context.Context, c *pgx.Conn) error {
 	var pid uint32
-	// The session may wait for an answer longer than the role lets one be idle.
-	if err := c.QueryRow(ctx, `SELECT pg_backend_pid() FROM (SELECT count(set_config(name, '0', false)) FROM pg_settings WHERE name = 'idle_session_timeout') s`).Scan(&pid); err != nil {
+	// The session may wait for an answer longer than the role lets one be idle. And what the journal calls done must be on the
+	// server's disk: where commits don't wait for that, a crash would take back what was said to be applied.
+	if err := c.QueryRow(ctx, `SELECT pg_backend_pid() FROM (SELECT count(set_config(name, CASE name WHEN 'idle_session_timeout' THEN '0' ELSE 'on' END, false))
+		FROM pg_settings WHERE name = 'idle_session_timeout' OR name = 'synchronous_commit' AND setting = 'off') s`).Scan(&pid); err != nil {
 		return fmt.Errorf("prepare the session: %w", err)
 	}
 	if pid != c.PgConn().PID() {

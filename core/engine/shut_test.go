@@ -348,3 +348,29 @@ func TestRowsSavedAgainReplaceTheFirst(t *testing.T) {
 		t.Errorf("%d rows are kept, want 2", n)
 	}
 }
+
+// A server that does not wait for its disk would forget, in a crash, what the journal calls done.
+func TestAStepIsCommittedToDiskWhateverTheServersSetting(t *testing.T) {
+	for _, newBench := range []func(*testing.T) bench{newShutBench, newBench} {
+		b := newBench(t)
+		var is string
+		if err := b.db.Conn(t).QueryRow(t.Context(), `SHOW synchronous_commit`).Scan(&is); err != nil || is != "off" {
+			t.Fatalf("the server has synchronous_commit %s: %v", is, err)
+		}
+		b.db.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = session_user`)
+		r := b.fix(t, func(o *engine.Options) {
+			c := toyCheck(b.file)
+			if b.admin != "" {
+				c = shutToyCheck()
+			}
+			plan := c.Plan
+			c.Plan = func(ctx context.Context, t *doctor.Target, f []doctor.Finding) ([]doctor.Plan, error) {
+				plans, err := plan(ctx, t, f)
+				plans[0].Steps[1].SQL.Guard = &doctor.Guard{Query: `SELECT current_setting('synchronous_commit') <> 'off'`, Else: "it does not wait for the disk"}
+				return plans, err
+			}
+			o.Sources = []doctor.Source{&doctor.Local{PluginName: "toys", Checks: []doctor.Check{c}}}
+		})
+		wantPlan(t, r, doctor.PlanApplied, "")
+	}
+}

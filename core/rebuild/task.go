@@ -79,12 +79,14 @@ func (k *task) session(ctx context.Context, database string) (*pgx.Conn, error) 
 	return conn, nil
 }
 
+// What is committed is on disk, where nothing says otherwise: a crash must not take back a step that the host calls done.
 // With pg_catalog alone in the search path no object of the database's owner is called by the superuser.
 const sessionSettings = `SELECT count(set_config(name, v.value, false)) FROM pg_settings JOIN (VALUES ('statement_timeout', '0'),
   ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('search_path', 'pg_catalog'),
   ('row_security', 'off'), ('default_transaction_read_only', 'off'), ('default_transaction_isolation', 'read committed'),
   ('DateStyle', 'ISO'), ('IntervalStyle', 'postgres'), ('TimeZone', 'UTC'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
-  ('xmloption', 'content'), ('standard_conforming_strings', 'on'), ('default_tablespace', ''), ('temp_tablespaces', ''), ('client_min_messages', 'warning')) AS v(wanted, value) ON lower(name) = lower(wanted)`
+  ('xmloption', 'content'), ('standard_conforming_strings', 'on'), ('default_tablespace', ''), ('temp_tablespaces', ''), ('client_min_messages', 'warning'), ('synchronous_commit', 'on')) AS v(wanted, value)
+  ON lower(name) = lower(wanted) AND (name <> 'synchronous_commit' OR setting = 'off')`
 
 // lockClass is the first half of the advisory lock; the second is the database's OID. "rbld" in ASCII.
 const lockClass = 0x72626c64
