@@ -71,7 +71,7 @@ test-synapse: postgres debootstrap ## mend databases of a real Synapse and start
 	go test -count=1 -timeout 30m -tags synapse ./cmd/synapse-doctor -run Synapse -v
 
 .PHONY: bench
-bench: build postgres ## time a whole check over plugins, in process, and psql with the same statements
+bench: build postgres ## time whole checks against psql, and the long work of locale against pg_amcheck, pg_dump and reindexdb
 	go run ./cmd/bench -doctor bin/synapse-doctor
 
 .PHONY: lint

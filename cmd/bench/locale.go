@@ -18,10 +18,7 @@ import (
 // The long work of the check locale, beside what an administrator would run instead: pg_amcheck, pg_dump with pg_restore,
 // reindexdb. It is measured on the real homeserver's database, made larger; each run of a repair has a database of its own.
 
-const (
-	doublings = 4 // some 360 MB
-	jobs      = 2 // the doctor's, and the others' -j
-)
+const jobs = 2 // the doctor's, and the others' -j
 
 // duel is one thing to do, in two ways.
 type duel struct {
@@ -31,7 +28,7 @@ type duel struct {
 	most          float64 // the ratio that is aimed at
 }
 
-func benchLocale(ctx context.Context, program string, rounds int) (err error) {
+func benchLocale(ctx context.Context, program string, rounds, doublings int) (err error) {
 	data := os.Getenv("SYNAPSE_DOCTOR_DATA")
 	if data == "" {
 		fmt.Println("\nThe check locale was not timed: set SYNAPSE_DOCTOR_DATA to the directory of real Synapse databases.")
@@ -210,7 +207,7 @@ func (b *localeBench) doctor(db *pgtest.DB, args ...string) (command, error) {
 	if err := os.WriteFile(dsn, []byte(b.server.Admin()), 0o600); err != nil {
 		return command{}, err
 	}
-	return command{args: append([]string{b.program, "-c", config, "--admin-dsn", "@" + dsn}, args...),
+	return command{args: append(append([]string{b.program}, args...), "-c", config, "--admin-dsn", "@"+dsn),
 		env: append(environment(), "SYNAPSE_DOCTOR_STATE_DIR="+filepath.Join(dir, "state"))}, nil
 }
 
@@ -226,7 +223,7 @@ func (b *localeBench) deep(ctx context.Context) (spent, error) {
 
 func (b *localeBench) amcheck(ctx context.Context) (spent, error) {
 	args := []string{b.tool("pg_amcheck"), "--heapallindexed", fmt.Sprintf("--jobs=%d", jobs), "--no-dependent-toast", "--host=" + b.server.SocketDir,
-		fmt.Sprintf("--port=%d", b.server.Port), "--username=postgres", "--dbname=" + b.template.Name}
+		fmt.Sprintf("--port=%d", b.server.Port), "--username=postgres", "--database=" + b.template.Name}
 	for _, i := range b.indexes {
 		args = append(args, "--index="+i)
 	}

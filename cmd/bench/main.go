@@ -22,10 +22,11 @@ func main() {
 	program := flag.String("doctor", "bin/synapse-doctor", "the synapse-doctor to time")
 	rounds := flag.Int("n", 20, "how many rounds")
 	long := flag.Int("long", 3, "how many rounds of what takes seconds; 0: none")
+	doublings := flag.Int("doublings", 5, "how often the database of the long ones is doubled: 5 makes 0.7 GB of it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := bench(ctx, *program, *rounds, *long); err != nil {
+	if err := bench(ctx, *program, *rounds, *long, *doublings); err != nil {
 		if ctx.Err() != nil {
 			err = errors.New("interrupted")
 		}
@@ -34,7 +35,7 @@ func main() {
 	}
 }
 
-func bench(ctx context.Context, program string, rounds, long int) (err error) {
+func bench(ctx context.Context, program string, rounds, long, doublings int) (err error) {
 	if rounds < 0 || long < 0 {
 		return errors.New("-n and -long must not be negative")
 	}
@@ -47,7 +48,7 @@ func bench(ctx context.Context, program string, rounds, long int) (err error) {
 		}
 	}
 	if long > 0 {
-		return benchLocale(ctx, program, long)
+		return benchLocale(ctx, program, long, doublings)
 	}
 	return nil
 }

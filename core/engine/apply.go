@@ -174,7 +174,15 @@ func (e *Engine) apply(ctx context.Context, p *planned, before *doctor.Report, c
 	}
 	a.point("recorded", 0)
 	err = a.carryOut(ctx, 0)
+	if isRefusal(err) && shuts(p.Plan) && !a.stands() {
+		return false, err // it was shut, and is open again
+	}
 	return !isRefusal(err) || a.changed(), err
+}
+
+// stands reports whether the effect of a step is still there.
+func (a *application) stands() bool {
+	return slices.ContainsFunc(a.results, func(r doctor.StepResult) bool { return r.Status == doctor.StepApplied })
 }
 
 // changed reports whether a step has had an effect, even one that was put back.

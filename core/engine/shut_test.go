@@ -254,6 +254,30 @@ func TestWhatDoesNotHoldBeforeAnythingIsChangedIsRefused(t *testing.T) {
 	}
 }
 
+func TestWhatAnOperationRefusesBehindShutDoorsLeavesThemOpen(t *testing.T) {
+	b := newShutBench(t)
+	b.db.Exec(t, `UPDATE toy SET note = 'sacred' WHERE id = 1`)
+	broken := b.toys(t)
+	r := b.fix(t, func(o *engine.Options) {
+		c := shutToyCheck()
+		c.Operations["turn"], c.Operations["look"] = c.Operations["look"], func(context.Context, *doctor.Target, doctor.OperationStep, string, doctor.OperationHost) error {
+			return nil
+		}
+		look := c.Operations["turn"]
+		c.Operations["turn"] = func(ctx context.Context, t *doctor.Target, s doctor.OperationStep, resume string, h doctor.OperationHost) error {
+			admin := *t
+			admin.Databases = []*doctor.Database{t.AdminIn(t.Main())} // Synapse's role is shut out
+			defer admin.Close()
+			return look(ctx, &admin, s, resume, h)
+		}
+		o.Sources = []doctor.Source{&doctor.Local{PluginName: "toys", Checks: []doctor.Check{c}}}
+	})
+	wantPlan(t, r, doctor.PlanRefused, "a sacred toy can't be turned")
+	if got := b.toys(t); got != broken || r.Applied {
+		t.Errorf("applied %v: %s, want %s", r.Applied, got, broken)
+	}
+}
+
 func TestADatabaseIsNotShutOnSomebody(t *testing.T) {
 	b := newShutBench(t)
 	other := b.db.AdminConn(t) // not Synapse's role, and in the way all the same

@@ -22,7 +22,8 @@ var Operations = Work{}.Operations()
 type Work struct {
 	// LeaveOut finds the rows that the new database is not to have, since a unique index could not be built with them: their
 	// places (ctid) in the old one, by the table's name as it stands in a statement. With keep it first has the host keep them.
-	// It finds the same rows each time. Nil: duplicates stop the examination.
+	// It finds the same rows each time, and ends with an error where it can't be told which of two stays. Nil: duplicates stop
+	// the examination.
 	LeaveOut func(ctx context.Context, t *doctor.Target, label string, h doctor.OperationHost, keep bool) (map[string][]string, error)
 
 	trace func(point string) // for tests: where the work stands
