@@ -335,12 +335,17 @@ func (m *mender) mendTable(ctx context.Context, conn *pgx.Conn, j job) error {
 	if err != nil || ready {
 		return err
 	}
+	return m.analyze(ctx, conn, j)
+}
+
+// analyze ends the work on a table whose locale has changed: the planner's statistics hold text in order, too.
+func (m *mender) analyze(ctx context.Context, conn *pgx.Conn, j job) error {
 	m.at("Done with " + j.Table)
-	if m.params.Edit {
-		// The planner's statistics hold text in order, too.
-		if _, err := conn.Exec(ctx, "ANALYZE "+j.name()); err != nil {
-			return fmt.Errorf("gather statistics: %w", err)
-		}
+	if !m.params.Edit {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, "ANALYZE "+j.name()); err != nil {
+		return fmt.Errorf("gather statistics: %w", err)
 	}
 	return nil
 }

@@ -251,13 +251,7 @@ func (m *mender) putTableBack(ctx context.Context, conn *pgx.Conn, j job, chunks
 	if err != nil || ready {
 		return err
 	}
-	m.at("Done with " + j.Table)
-	if m.params.Edit {
-		if _, err := conn.Exec(ctx, "ANALYZE "+j.name()); err != nil {
-			return fmt.Errorf("gather statistics: %w", err)
-		}
-	}
-	return nil
+	return m.analyze(ctx, conn, j)
 }
 
 // insertBack puts rows back and rebuilds the unique indexes that can hold them. It returns the indexes that it has dealt with.
