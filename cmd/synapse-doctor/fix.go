@@ -45,7 +45,7 @@ func runFix(ctx context.Context, args []string, s streams) (int, error) {
 		return exitFailed, err
 	}
 	defer e.close()
-	e.Target.SetPassword = *setPassword
+	e.Target.SetPassword, e.Target.Applying = *setPassword, *apply
 	c.begin(s, e, o)
 	r, err := e.Fix(ctx, engine.FixOptions{
 		Selection: engine.Selection{Wanted: f.Args(), Skip: t.skip},

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/engine"
 	"github.com/synapse-doctor/synapse-doctor/plugins/builtin"
 	"github.com/synapse-doctor/synapse-doctor/plugins/sdk"
 )
@@ -29,7 +30,7 @@ func main() {
 	if sdk.Launched() {
 		sdk.Serve(sdk.Plugin{Name: builtin.Name, Version: version(), Checks: builtin.Checks()})
 	}
-	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr, &engine.Stopper{}}))
 }
 
 // Exit codes. A command that could not complete wins over what it found.
@@ -39,10 +40,11 @@ const (
 	exitFindings = 2 // completed, and something is left to do
 )
 
-// streams are where a command reads and writes.
+// streams are where a command reads and writes, and how it is asked to stop.
 type streams struct {
 	in       *os.File
 	out, err io.Writer
+	stopper  *engine.Stopper // what Ctrl-C asks first
 }
 
 // command is one subcommand: it writes its report and returns the exit code, or an error, which is exit code 1.
@@ -64,10 +66,8 @@ func commands() []command {
 }
 
 func run(args []string, s streams) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := interruptible(s.stopper)
 	defer stop()
-	// A second Ctrl-C ends the process at once.
-	context.AfterFunc(ctx, stop)
 
 	if len(args) == 0 {
 		usage(s.err)
@@ -99,6 +99,29 @@ func run(args []string, s streams) int {
 	}
 	fmt.Fprintf(s.err, "synapse-doctor: there is no command %q: synapse-doctor help lists them\n", doctor.Clean(args[0]))
 	return exitFailed
+}
+
+// interruptible is a context that a signal ends. Where an operation stops at a point from which it goes on, the first
+// signal only asks it to, and the next one ends the context. One more ends the process at once.
+func interruptible(stopper *engine.Stopper) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		defer signal.Stop(signals)
+		defer cancel()
+		for {
+			select {
+			case <-signals:
+				if !stopper.Stop() {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 func usage(w io.Writer) {

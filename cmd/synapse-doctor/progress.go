@@ -10,36 +10,61 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 )
 
-// progress shows on standard error what takes longer than a second. In a pipe it stays quiet.
+// What is told on standard error while something long goes on, and how:
+//
+//   - on a terminal, after a second, a line that changes (progress_line.go); where several tables or indexes are worked on at
+//     the same time, a view with a bar for each (progress_live.go). Both go away in the end;
+//   - in a pipe nothing, but for what reads or writes row by row: a plain line every few seconds (progress_plain.go);
+//   - with --format json in a pipe, an object a line and a second (progress_plain.go);
+//   - a note, such as a warning of a port, at once and for good.
+
+// progress shows how far something has come.
 type progress struct {
-	w io.Writer
+	w    io.Writer
+	view view
 
 	mu     sync.Mutex
-	what   string // the last thing that was reported
-	now    doctor.Progress
-	began  time.Time // when that was first reported
-	before int64     // how much of it was done then
-	shown  bool
+	now    moment
+	pace   pace
 	paused bool
+	noted  map[string]bool
 
 	stop func()        // ends the drawing
 	done chan struct{} // it has ended
 }
 
-const (
-	progressAfter = time.Second
-	progressEvery = 200 * time.Millisecond
-	progressWidth = 76
-	longWhat      = 24 // a longer name gives way to what is being done in it
-)
+// moment is what a view shows.
+type moment struct {
+	what string // the last thing that was reported
+	doctor.Progress
+	took   time.Duration // since the program began to wait
+	this   time.Duration // since that thing was first reported
+	before int64         // how much of it was done then
+	began  time.Time
+	rows   float64 // a second, lately; 0 when not known
+	units  float64 // of Unit a second, lately
+}
 
-// newProgress starts to show progress if w is a terminal. End it before anything else is printed.
-func newProgress(w io.Writer) *progress {
-	p := &progress{w: w, what: "examining", done: make(chan struct{})}
-	if !isTerminal(w) {
-		p.stop = func() {}
-		close(p.done)
-		return p
+// view is one way to show progress. Its methods are not called at the same time.
+type view interface {
+	// first and every are how long it waits before it shows something, and then each time.
+	every() (first, then time.Duration)
+	show(m moment)
+	// note tells something for good.
+	note(text string)
+	erase()
+}
+
+// newProgress starts to show progress. End it before anything else is printed. Events: as JSON, where w is no terminal.
+func newProgress(w io.Writer, events bool) *progress {
+	p := &progress{w: w, now: moment{what: "examining"}, noted: map[string]bool{}, done: make(chan struct{})}
+	switch {
+	case isTerminal(w):
+		p.view = &liveView{w: w}
+	case events:
+		p.view = &eventView{w: w}
+	default:
+		p.view = &plainView{w: w}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
@@ -51,18 +76,32 @@ func newProgress(w io.Writer) *progress {
 func (p *progress) update(what string, now doctor.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.what != what || p.now.Total != now.Total || now.Done < p.now.Done {
-		p.began, p.before = time.Now(), now.Done
+	if now.Note != "" && !p.noted[now.Note] {
+		p.noted[now.Note] = true
+		p.view.note(now.Note)
 	}
-	p.what, p.now = what, now
+	if p.now.what != what || p.now.Total != now.Total || now.Done < p.now.Done {
+		p.now.began, p.now.before = time.Now(), now.Done
+		p.pace = pace{}
+	}
+	p.now.what, p.now.Progress = what, now
+	p.pace.add(time.Now(), now.Done, now.Rows)
 }
 
-// pause takes the line away while a question is asked; resume allows it again.
+// say prints something for good, above what is shown.
+func (p *progress) say(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.view.erase()
+	fmt.Fprintln(p.w, text)
+}
+
+// pause takes what is shown away while a question is asked; resume allows it again.
 func (p *progress) pause() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.paused = true
-	p.erase()
+	p.view.erase()
 }
 
 func (p *progress) resume() {
@@ -71,7 +110,7 @@ func (p *progress) resume() {
 	p.paused = false
 }
 
-// end takes the line away for good.
+// end takes it away for good.
 func (p *progress) end() {
 	p.stop()
 	<-p.done
@@ -80,62 +119,72 @@ func (p *progress) end() {
 func (p *progress) draw(ctx context.Context) {
 	defer close(p.done)
 	started := time.Now()
-	wait := time.NewTimer(progressAfter)
+	first, then := p.view.every()
+	wait := time.NewTimer(first)
 	defer wait.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			p.mu.Lock()
-			p.erase()
+			p.view.erase()
 			p.mu.Unlock()
 			return
 		case <-wait.C:
 			p.mu.Lock()
 			if !p.paused {
-				p.shown = true
-				fmt.Fprintf(p.w, "\r\x1b[K%s", p.line(time.Since(started), time.Since(p.began)))
+				m := p.now
+				m.took, m.this = time.Since(started), time.Since(p.now.began)
+				m.units, m.rows = p.pace.rates()
+				p.view.show(m)
 			}
 			p.mu.Unlock()
-			wait.Reset(progressEvery)
+			wait.Reset(then)
 		}
 	}
 }
 
-func (p *progress) erase() {
-	if p.shown {
-		fmt.Fprint(p.w, "\r\x1b[K")
-		p.shown = false
+// pace is how fast it went during the last seconds.
+type pace struct{ samples []sample }
+
+type sample struct {
+	at         time.Time
+	done, rows int64
+}
+
+const paceOver = 8 * time.Second
+
+func (p *pace) add(now time.Time, done, rows int64) {
+	if n := len(p.samples); n > 1 && now.Sub(p.samples[n-2].at) < paceOver/20 {
+		p.samples[n-1] = sample{now, done, rows}
+		return
+	}
+	p.samples = append(p.samples, sample{now, done, rows})
+	for len(p.samples) > 2 && now.Sub(p.samples[1].at) > paceOver {
+		p.samples = p.samples[1:]
 	}
 }
 
-// line tells the last thing that was reported, which has been going on for this while, and how long all has taken.
-func (p *progress) line(took, this time.Duration) string {
-	text := p.what
-	switch {
-	case p.now.Text == "":
-	case len(text) > longWhat:
-		text = p.now.Text
-	default:
-		text += ": " + p.now.Text
+// rates are units and rows a second; 0 as long as they can't be told.
+func (p *pace) rates() (units, rows float64) {
+	if len(p.samples) < 2 {
+		return 0, 0
 	}
-	end := " … " + took.Round(time.Second).String()
-	if p.now.Total > 0 {
-		end = fmt.Sprintf(" %d %% of %s%s%s", 100*p.now.Done/p.now.Total, amount(p.now.Total, p.now.Unit), end, p.left(this))
+	first, last := p.samples[0], p.samples[len(p.samples)-1]
+	took := last.at.Sub(first.at).Seconds()
+	if took < 1 {
+		return 0, 0
 	}
-	if r, room := []rune(text), progressWidth-len([]rune(end)); len(r) > room {
-		text = string(r[:room-1]) + "…"
-	}
-	return text + end
+	return max(0, float64(last.done-first.done)/took), max(0, float64(last.rows-first.rows)/took)
 }
 
 // left says how much longer it will take if it goes on like this; nothing as long as that can't be told.
-func (p *progress) left(took time.Duration) string {
-	done, todo := p.now.Done-p.before, p.now.Total-p.now.Done
-	if took < 3*time.Second || todo <= 0 || done*20 < p.now.Total {
+func (m moment) left() string {
+	done, todo := m.Done-m.before, m.Total-m.Done
+	if m.this < 3*time.Second || todo <= 0 || done*20 < m.Total {
 		return ""
 	}
-	left := time.Duration(float64(took) * float64(todo) / float64(done))
-	return ", about " + left.Round(time.Second).String() + " left"
+	left := time.Duration(float64(m.this) * float64(todo) / float64(done))
+	return "about " + left.Round(time.Second).String() + " left"
 }
 
 // amount is a number of units; bytes are told in larger ones.
@@ -150,4 +199,17 @@ func amount(n int64, unit string) string {
 		n /= 1024
 	}
 	return fmt.Sprintf("%d GB", n)
+}
+
+// count is a number that nobody reads to the last digit.
+func count(n float64) string {
+	switch {
+	case n >= 9.95e6:
+		return fmt.Sprintf("%.0f M", n/1e6)
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f M", n/1e6)
+	case n >= 1e4:
+		return fmt.Sprintf("%.0f k", n/1e3)
+	}
+	return fmt.Sprintf("%.0f", n)
 }

@@ -64,8 +64,8 @@ type session struct {
 	closing   sync.Once
 }
 
-// open starts the plugins, reads the configuration meanwhile, and makes the engine.
-func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams) (*session, error) {
+// open starts the plugins, reads the configuration meanwhile, and makes the engine. Events: progress is told in JSON.
+func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams, events bool) (*session, error) {
 	level := slog.LevelWarn
 	if t.verbose {
 		level = slog.LevelDebug
@@ -82,13 +82,16 @@ func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams) (*s
 		closeAll(sources)
 		return nil, err
 	}
-	p := newProgress(s.err)
+	p := newProgress(s.err, events)
+	s.stopper.Asked(func() {
+		p.say("synapse-doctor: stopping as soon as what is being copied is whole; Ctrl-C once more stops at once")
+	})
 	return &session{
 		Engine: engine.New(engine.Options{
 			Version: version(), Target: a.target, Sources: sources, PIDFiles: a.pidFiles, StateDir: state, Timeout: a.timeout,
 			FindAdmin: t.admin() == "",
-			Redactor:  a.redactor, Log: log, Progress: p.update,
-			Notice: func(text string) { fmt.Fprintln(s.err, "synapse-doctor:", text) },
+			Redactor:  a.redactor, Log: log, Progress: p.update, Stopper: s.stopper,
+			Notice: func(text string) { p.say("synapse-doctor: " + text) },
 		}),
 		assembled: a, progress: p, sources: sources,
 	}, nil
@@ -99,7 +102,7 @@ func (t *targetFlags) openReport(ctx context.Context, f *pflag.FlagSet, o *outpu
 	if _, err := o.formatter(t, nil, s); err != nil {
 		return nil, nil, err // a misspelt format starts nothing
 	}
-	e, err := t.open(ctx, f, s)
+	e, err := t.open(ctx, f, s, o.format == "json")
 	if err != nil {
 		return nil, nil, err
 	}

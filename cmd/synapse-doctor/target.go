@@ -32,6 +32,7 @@ type targetFlags struct {
 	deep     bool
 	budget   time.Duration
 	encoding string
+	port     portFlags
 	skip     []string
 	timeout  time.Duration
 	stateDir string
@@ -41,7 +42,7 @@ type targetFlags struct {
 
 func (t *targetFlags) register(f *pflag.FlagSet) {
 	f.StringArrayVarP(&t.configs, "config", "c", nil, "Synapse's configuration, a `PATH` of a file or a directory; may be repeated, and is merged as Synapse does (default: the usual places)")
-	f.StringVar(&t.sqlite, "sqlite", "", "also examine the SQLite database in `FILE`")
+	f.StringVar(&t.sqlite, "sqlite", "", "also examine the SQLite database in `FILE`, a snapshot say; a port reads it")
 	f.StringVar(&t.adminDSN, "admin-dsn", "", "an administrator's connection `DSN` to the PostgreSQL server, or @FILE that holds it; a password goes into PGPASSFILE or that file, never here (default: $SYNAPSE_DOCTOR_ADMIN_DSN, else as root or the server's own user the server's socket; none: do without)")
 	f.StringVar(&t.hbaFile, "hba-file", "", "the server's pg_hba.conf as this machine sees it, a `FILE`, where the server is in a container")
 	f.StringVar(&t.python, "synapse-python", "", "the `PYTHON` that runs Synapse, an interpreter or a virtualenv (default: it is looked for)")
@@ -52,6 +53,7 @@ func (t *targetFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&t.encoding, "source-encoding", "", "what the bytes of a database in SQL_ASCII are taken to be when it is rebuilt, an `ENCODING` such as latin1 (default: UTF8, and anything else is an error)")
 	f.DurationVar(&t.timeout, "timeout", time.Minute, "give up on a check after this `TIME` (with --deep: never, unless given)")
 	f.StringVar(&t.stateDir, "state-dir", "", "where the journal, locks and backups are kept (default: $SYNAPSE_DOCTOR_STATE_DIR, /var/lib/synapse-doctor for root, else $XDG_STATE_HOME/synapse-doctor)")
+	t.port.register(f)
 	t.plugins.register(f)
 	f.BoolVarP(&t.verbose, "verbose", "v", false, "more detail, and what the plugins log")
 }
@@ -82,10 +84,14 @@ func (t *targetFlags) assemble(f *pflag.FlagSet) (*assembled, error) {
 	if err != nil {
 		return nil, err
 	}
+	files := config
+	if config, err = t.port.merge(config, a.target); err != nil {
+		return nil, err
+	}
 	if config != nil {
 		a.pidFiles = config.PIDFiles
 		a.target.ServerName = config.ServerName
-		for _, file := range config.Files {
+		for _, file := range files.Files {
 			absolute, err := filepath.Abs(file)
 			if err != nil {
 				return nil, fmt.Errorf("find %s: %w", file, err)
@@ -103,8 +109,12 @@ func (t *targetFlags) assemble(f *pflag.FlagSet) (*assembled, error) {
 			a.target.Databases = append(a.target.Databases, d)
 		}
 	}
-	if t.sqlite != "" {
-		d := &doctor.Database{Label: "main", Engine: doctor.SQLite, Path: t.sqlite, DataStores: []string{"main", "state"}}
+	file := t.sqlite
+	if file == "" && files != nil && config != files {
+		file = sqlitePath(files)
+	}
+	if file != "" {
+		d := &doctor.Database{Label: "main", Engine: doctor.SQLite, Path: file, DataStores: []string{"main", "state"}}
 		if len(a.target.Databases) > 0 {
 			d.Label, d.DataStores = "sqlite", []string{"sqlite"}
 		}
@@ -270,6 +280,7 @@ func (t *targetFlags) repeated() []string {
 	for _, r := range t.replicas {
 		flags = append(flags, "--replica", r)
 	}
+	flags = append(flags, t.port.repeated()...)
 	for _, p := range t.plugins.dev {
 		flags = append(flags, "--dev-plugin", p)
 	}

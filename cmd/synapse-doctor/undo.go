@@ -29,7 +29,7 @@ func runUndo(ctx context.Context, args []string, s streams) (int, error) {
 	if f.NArg() > 1 {
 		return exitFailed, fmt.Errorf("undo takes one run; synapse-doctor history lists them")
 	}
-	e, err := t.open(ctx, f, s)
+	e, err := t.open(ctx, f, s, false)
 	if err != nil {
 		return exitFailed, err
 	}

@@ -88,7 +88,24 @@ type Progress struct {
 	Done  int64  // of Total, in Unit; 0 when not known
 	Total int64  // 0 when not known
 	Unit  string // pages, rows, bytes, tables; may be empty
+
+	// Rows is how many rows have been dealt with since it began, where Unit is something else; 0 when not counted.
+	Rows int64
+	// Parts are what is being worked on at this moment: a few tables or indexes, each with its own progress.
+	Parts []Part
+	// Note is something worth telling at once, in one sentence: a warning that the report will have too. It is told once.
+	Note string
 }
+
+// Part is a table, an index or the like that is being worked on. At most [MaxParts] are told of.
+type Part struct {
+	Name  string
+	Done  int64 // of Total, in the progress's Unit
+	Total int64 // 0 when not known
+}
+
+// MaxParts is the most parts of one progress that are passed on.
+const MaxParts = 16
 
 // SkipError says that a check does not apply, and why.
 type SkipError struct {
@@ -121,6 +138,17 @@ func SkipReason(err error) (string, bool) {
 type UnchangedError struct{ Reason string }
 
 func (e *UnchangedError) Error() string { return e.Reason }
+
+// StoppedError is how an operation ends that was asked to stop ([OperationHost.Stopping]) and did, at a point from which
+// it goes on.
+type StoppedError struct{ Hint string }
+
+func (e *StoppedError) Error() string { return "stopped, as it was asked to. " + e.Hint }
+
+// Stopped makes the error of an operation that stopped when it was asked to; the hint says, in a sentence, how to go on.
+func Stopped(format string, args ...any) error {
+	return &StoppedError{Hint: fmt.Sprintf(format, args...)}
+}
 
 // Unchanged makes the error of an operation that has changed nothing.
 func Unchanged(format string, args ...any) error {

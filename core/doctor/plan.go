@@ -97,7 +97,8 @@ type Expectation string
 const (
 	// ExpectSynapse: Synapse's schema, users of this server_name, not empty.
 	ExpectSynapse Expectation = "synapse"
-	// ExpectEmpty: it exists and holds no table.
+	// ExpectEmpty: it exists, and holds nothing of a homeserver: no table, or Synapse's schema without a user, or what a port
+	// has put there. Whether that was worked with since is for the port itself to see.
 	ExpectEmpty Expectation = "empty"
 	// ExpectAbsent: no such database.
 	ExpectAbsent Expectation = "absent"

@@ -142,6 +142,9 @@ type EditFileStep struct {
 	// Password is the label of the database entry for which the host makes a password. It takes the place of the one
 	// [Masked] in the splices, and from then on is that entry's password.
 	Password string
+	// Configured is the label of the database entry whose configured password takes the place of the one [Masked] in the
+	// splices, which stands between double quotes. Not together with Password.
+	Configured string
 }
 
 // ServerFile says which server a file belongs to.
@@ -179,6 +182,7 @@ type OperationStep struct {
 	// Statements are what it runs, in order, as they are printed; one that it repeats is there once.
 	Statements []string
 	Resumes    string // how it goes on after an interruption
+	Stops      bool   // asked to stop, it ends at a point from which it goes on; others are interrupted at once
 	Undo       string // name of the operation that puts it back; empty when none can
 }
 
@@ -207,6 +211,12 @@ type OperationHost interface {
 	// Rows hands over the rows that this step has saved, in the order in which they were saved, until each returns an error.
 	// The operation that puts the step back reads them.
 	Rows(ctx context.Context, each func(SavedRow) error) error
+	// Stopping is closed when the administrator asks for the operation to stop where it can go on later. One that goes on
+	// in chunks, and says so by [OperationStep.Stops], ends the chunk and returns [Stopped].
+	Stopping() <-chan struct{}
+	// Document hands over a text for the administrator, Markdown, that the host keeps as a file: what was done, row by row
+	// where that matters. Name is a file name. The last text of a name counts.
+	Document(name, text string)
 }
 
 // SavedRow is one row kept in the journal so that it can be put back.

@@ -36,6 +36,14 @@ type Target struct {
 	SetPassword   bool   // --set-password: a password may be made where none is configured
 	// SourceEncoding is --source-encoding: what the bytes of a database that is not in UTF8 are taken to be.
 	SourceEncoding string
+
+	// PostgresConfig is --postgres-config: the file whose database section a SQLite homeserver is moved to.
+	PostgresConfig string
+	SkipTables     []string // --skip-table: tables of the SQLite file that need not be moved
+	// SynapseCommand is --synapse-command: what runs a program of Synapse's, such as docker exec -i synapse; empty: it is looked for.
+	SynapseCommand string
+	// Applying: a fix is about to be applied. What its operation looks at anyway need not be looked at before.
+	Applying bool
 }
 
 // Main is the database that holds the main data store: the only one of nearly every homeserver. Nil when there is none.
@@ -113,6 +121,7 @@ func (t *Target) copied() *Target {
 	return &Target{
 		RunID: t.RunID, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep, DeepBudget: t.DeepBudget,
 		HBAFile: t.HBAFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword, SourceEncoding: t.SourceEncoding,
+		PostgresConfig: t.PostgresConfig, SkipTables: t.SkipTables, SynapseCommand: t.SynapseCommand, Applying: t.Applying,
 	}
 }
 

@@ -289,7 +289,7 @@ func (a *application) carryOut(ctx context.Context, from int) error {
 		if !errors.Is(err, errUnsettled) {
 			err = fmt.Errorf("%w: %w", err, errUnsettled)
 		}
-		if a.record.Plan.Resumes {
+		if a.record.Plan.Resumes && a.record.Plan.Reversible {
 			err = fmt.Errorf("%w, or synapse-doctor undo %s to put it back", err, a.record.Run)
 		}
 		// The journal keeps saying "applying", and the lock file keeps the run's name: the next run settles it.

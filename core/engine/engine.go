@@ -26,6 +26,8 @@ type Options struct {
 	Timeout   time.Duration    // for each check; 0 for none
 	Redactor  *doctor.Redactor // applied to everything that comes from a plugin or a library
 	Log       *slog.Logger     // nil: silent
+	// Stopper asks the operation that is being carried out to stop where it can go on; nil: nothing ever does.
+	Stopper *Stopper
 	// Progress is told how far a check, or a step, has come. It may be called from several goroutines.
 	Progress func(what string, p doctor.Progress)
 	// Notice is told what the administrator ought to know beside the report, in one sentence.
@@ -58,6 +60,9 @@ func New(o Options) *Engine {
 	}
 	if o.Notice == nil {
 		o.Notice = func(string) {}
+	}
+	if o.Stopper == nil {
+		o.Stopper = &Stopper{}
 	}
 	if o.Trace == nil {
 		o.Trace = func(string) {}

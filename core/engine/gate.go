@@ -102,7 +102,9 @@ func (e *Engine) identityGate(ctx context.Context, p doctor.Plan, c *pgx.Conn) e
 		return refuse("what is in %s could not be read: %v", d.Where(), err)
 	}
 	switch {
-	case p.Expects == doctor.ExpectEmpty && id.Tables > 0:
+	case p.Expects == doctor.ExpectEmpty && id.ForeignUser != "":
+		return refuse("%s belongs to another homeserver: it has the user %s, and server_name is %s", d.Where(), id.ForeignUser, e.Target.ServerName)
+	case p.Expects == doctor.ExpectEmpty && id.Tables > 0 && !id.Ported && (!id.HasSchema || id.InUse):
 		return refuse("%s is not empty, as the plan expects", d.Where())
 	case p.Expects == doctor.ExpectEmpty:
 		return nil

@@ -32,9 +32,12 @@ func (a *application) runOperation(ctx context.Context, i int) error {
 			return a.failed(ctx, span(i, i+1), refuse("%s", u.Reason))
 		}
 		a.results[i].Status = doctor.StepFailed
+		if s, ok := errors.AsType[*doctor.StoppedError](err); ok {
+			return fmt.Errorf("%w (%w)", s, errUnsettled)
+		}
 		return fmt.Errorf("%s stopped on its way: %w: %w", a.steps[i].Title, err, errUnsettled)
 	}
-	return a.done(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied})
+	return a.done(ctx, span(i, i+1), journal.Step{Status: journal.StepApplied, Note: a.results[i].Note})
 }
 
 // begunBefore reports whether another run has begun the operation, and may have changed something.
@@ -62,19 +65,30 @@ func hasEffects(op *doctor.OperationStep) bool {
 }
 
 func (a *application) execute(ctx context.Context, i int, op doctor.OperationStep, resume string) error {
-	return a.source.Execute(ctx, doctor.ExecuteRequest{Target: a.engine.Target.ForOperation(), Check: a.record.Plan.Check(), Step: op, Resume: resume},
-		&operationHost{a, i})
+	host := &operationHost{a: a, step: i}
+	if op.Stops {
+		stopping, end := a.engine.Stopper.begin()
+		defer end()
+		host.stopping = stopping
+	}
+	return a.source.Execute(ctx, doctor.ExecuteRequest{Target: a.engine.Target.ForOperation(), Check: a.record.Plan.Check(), Step: op, Resume: resume}, host)
 }
 
 // operationHost is what an operation sees of the engine.
 type operationHost struct {
-	a    *application
-	step int
+	a        *application
+	step     int
+	stopping <-chan struct{} // nil for one that does not stop that way
 }
+
+func (h *operationHost) Stopping() <-chan struct{} { return h.stopping }
 
 func (h *operationHost) Progress(p doctor.Progress) {
 	e := h.a.engine
-	p.Text, p.Unit = e.clean(p.Text), e.clean(p.Unit)
+	p.Text, p.Unit, p.Note = e.clean(p.Text), e.clean(p.Unit), e.clean(p.Note)
+	for i := range p.Parts {
+		p.Parts[i].Name = e.clean(p.Parts[i].Name)
+	}
 	e.Progress(h.a.steps[h.step].Title, p)
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,10 +72,15 @@ func (a *application) unlogged(ctx context.Context, c conn, indexes []int) error
 
 // withPassword is the step with the password that it writes.
 func (a *application) withPassword(s *doctor.EditFileStep) (*doctor.EditFileStep, error) {
-	if s.Password == "" {
+	password, err := "", error(nil)
+	switch {
+	case s.Password != "":
+		password, err = a.password(s.Password)
+	case s.Configured != "":
+		password, err = a.quoted(s.Configured)
+	default:
 		return s, nil
 	}
-	password, err := a.password(s.Password)
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +91,20 @@ func (a *application) withPassword(s *doctor.EditFileStep) (*doctor.EditFileStep
 		out.Splices = append(out.Splices, splice)
 	}
 	return &out, nil
+}
+
+// quoted is an entry's configured password as it stands between double quotes: YAML reads them as JSON does.
+func (a *application) quoted(label string) (string, error) {
+	d := a.engine.Target.Database(label)
+	if d == nil || d.Settings["password"] == "" {
+		return "", refuse("no password is configured for the database %s", label)
+	}
+	text, err := json.Marshal(d.Settings["password"])
+	if err != nil {
+		return "", err
+	}
+	a.engine.Redactor.Add(string(text[1 : len(text)-1]))
+	return string(text[1 : len(text)-1]), nil
 }
 
 // usePassword makes the password that a file now has, or has again, the one to log in with.
@@ -113,12 +133,12 @@ func validateSecrets(step doctor.Step) error {
 			return fmt.Errorf("has a password's verifier, but %d places for it, or too short a salt", n)
 		}
 	}
-	if f := step.EditFile; f != nil && f.Password != "" {
+	if f := step.EditFile; f != nil && (f.Password != "" || f.Configured != "") {
 		n := 0
 		for _, s := range f.Splices {
 			n += strings.Count(string(s.New), doctor.Masked)
 		}
-		if n != 1 {
+		if n != 1 || f.Password != "" && f.Configured != "" {
 			return fmt.Errorf("writes a password, but has %d places for it", n)
 		}
 	}

@@ -16,6 +16,9 @@ type Identity struct {
 	CompatVersion int    // 0 when it is not recorded (before Synapse 1.37)
 	InUse         bool   // at least one user; where there is only the state store, at least one state group
 	ForeignUser   string // a user of another server_name; empty when none was seen
+	// Ported: a port from SQLite keeps its place in it, the doctor's or that of Synapse's script: what is there is a copy,
+	// whole or in part, unless somebody has worked with it since.
+	Ported bool
 }
 
 // Belongs reports whether the database holds Synapse's schema and nobody else's users. A fresh schema without users belongs.
@@ -24,6 +27,7 @@ func (i Identity) Belongs() bool { return i.HasSchema && i.ForeignUser == "" }
 // The tables that a role sees in its search_path are the ones that Synapse would use, hence to_regclass.
 const identityQuery = `SELECT to_regclass('schema_version') IS NOT NULL,
   to_regclass('users') IS NOT NULL, to_regclass('state_groups') IS NOT NULL, to_regclass('schema_compat_version') IS NOT NULL,
+  to_regclass('synapse_doctor.port') IS NOT NULL OR to_regclass('port_from_sqlite3') IS NOT NULL,
   (SELECT count(*)::int FROM (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'synapse_doctor')
     AND c.relpersistence <> 't' LIMIT 1000) t)`
@@ -35,7 +39,7 @@ const usersQuery = `(SELECT name FROM users ORDER BY name LIMIT 1) UNION ALL (SE
 func Identify(ctx context.Context, tx pgx.Tx, serverName string) (Identity, error) {
 	var id Identity
 	var hasVersion, hasUsers, hasState, hasCompat bool
-	if err := tx.QueryRow(ctx, identityQuery).Scan(&hasVersion, &hasUsers, &hasState, &hasCompat, &id.Tables); err != nil {
+	if err := tx.QueryRow(ctx, identityQuery).Scan(&hasVersion, &hasUsers, &hasState, &hasCompat, &id.Ported, &id.Tables); err != nil {
 		return id, fmt.Errorf("look for Synapse's schema: %w", err)
 	}
 	id.HasSchema = hasVersion && (hasUsers || hasState)

@@ -16,7 +16,13 @@ type keeper struct {
 	rows     []doctor.SavedRow
 	progress func()
 	refuse   error
+	stopping chan struct{}
+	written  []string
 }
+
+func (k *keeper) Stopping() <-chan struct{} { return k.stopping }
+
+func (k *keeper) Document(name, text string) { k.written = append(k.written, name+": "+text) }
 
 func (k *keeper) Progress(doctor.Progress) {
 	if k.progress != nil {
@@ -103,6 +109,19 @@ func TestOperationIsToldToStopAndHasStoppedWhenExecuteReturns(t *testing.T) {
 	p.Close()
 	if !strings.Contains(p.log.String(), "the operation has stopped") {
 		t.Error("the operation was not told")
+	}
+}
+
+func TestOperationThatIsAskedToStopSaysHowToGoOnAndHandsOverWhatItWrote(t *testing.T) {
+	p := start(t, "good")
+	k := &keeper{stopping: make(chan struct{})}
+	k.progress = func() { close(k.stopping) }
+	err := p.Execute(within(t), operation("chunks"), k)
+	if s, ok := errors.AsType[*doctor.StoppedError](err); !ok || s.Hint != "Run it again." {
+		t.Errorf("%v", err)
+	}
+	if got := strings.Join(k.written, "|"); got != "report.md: # Half|report.md: # Whole" {
+		t.Errorf("written: %s", got)
 	}
 }
 

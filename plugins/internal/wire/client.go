@@ -194,6 +194,13 @@ func (c *Client) Execute(ctx context.Context, req doctor.ExecuteRequest, host do
 		send(&doctorv1.ExecuteRequest{Message: &doctorv1.ExecuteRequest_Cancel{Cancel: &doctorv1.Cancel{}}})
 	})()
 	send(start)
+	go func() {
+		select {
+		case <-host.Stopping():
+			send(&doctorv1.ExecuteRequest{Message: &doctorv1.ExecuteRequest_Stop{Stop: &doctorv1.Stop{}}})
+		case <-callCtx.Done():
+		}
+	}()
 	saves := uint64(0)
 	saved := pages{host: host}
 	defer saved.close()
@@ -225,11 +232,19 @@ func (c *Client) Execute(ctx context.Context, req doctor.ExecuteRequest, host do
 			send(&doctorv1.ExecuteRequest{Message: &doctorv1.ExecuteRequest_Saved{Saved: answer}})
 		case *doctorv1.ExecuteResponse_Read:
 			send(&doctorv1.ExecuteRequest{Message: &doctorv1.ExecuteRequest_Rows{Rows: saved.page(ctx, m.Read.GetFirst())}})
+		case *doctorv1.ExecuteResponse_Document:
+			if len(m.Document.GetText()) > maxDocument {
+				return &AbandonedError{c.violation("a document of more than %d MiB", maxDocument>>20)}
+			}
+			host.Document(m.Document.GetName(), m.Document.GetText())
 		default:
 			return &AbandonedError{c.violation("a message that is empty, or of a kind that this version does not know")}
 		}
 	}
 }
+
+// maxDocument is the largest text that an operation may hand over.
+const maxDocument = 8 << 20
 
 // pages hands a host's saved rows over a page at a time.
 type pages struct {

@@ -40,6 +40,9 @@ func toStatus(err error) error {
 	if u, ok := errors.AsType[*doctor.UnchangedError](err); ok {
 		return withDetail(codes.Aborted, text, &doctorv1.Unchanged{Reason: clip(u.Reason, maxErrorText)})
 	}
+	if s, ok := errors.AsType[*doctor.StoppedError](err); ok {
+		return withDetail(codes.Aborted, text, &doctorv1.Stopped{Hint: clip(s.Hint, maxErrorText)})
+	}
 	if p, ok := errors.AsType[*doctor.PanicError](err); ok {
 		return withDetail(codes.Internal, text, &doctorv1.Panic{Value: clip(p.Value, maxErrorText), Stack: clip(p.Stack, maxStack)})
 	}
@@ -84,6 +87,8 @@ func fromStatus(ctx context.Context, err error) error {
 			return &doctor.SkipError{Reason: doctor.CleanText(d.Reason)}
 		case *doctorv1.Unchanged:
 			return &doctor.UnchangedError{Reason: doctor.CleanText(d.Reason)}
+		case *doctorv1.Stopped:
+			return &doctor.StoppedError{Hint: doctor.CleanText(d.Hint)}
 		case *doctorv1.Panic:
 			return &doctor.PanicError{Value: doctor.CleanText(d.Value), Stack: doctor.CleanText(d.Stack)}
 		}

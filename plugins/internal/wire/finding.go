@@ -84,11 +84,19 @@ func keyFrom(k *doctorv1.FindingKey) (doctor.FindingKey, error) {
 }
 
 func progressTo(p doctor.Progress) *doctorv1.Progress {
-	return &doctorv1.Progress{Text: words(p.Text), Done: p.Done, Total: p.Total, Unit: words(p.Unit)}
+	out := &doctorv1.Progress{Text: words(p.Text), Done: p.Done, Total: p.Total, Unit: words(p.Unit), Rows: p.Rows, Note: clip(p.Note, maxErrorText)}
+	for _, part := range p.Parts[:min(len(p.Parts), doctor.MaxParts)] {
+		out.Parts = append(out.Parts, &doctorv1.Part{Name: words(part.Name), Done: part.Done, Total: part.Total})
+	}
+	return out
 }
 
 func progressFrom(p *doctorv1.Progress) doctor.Progress {
-	return doctor.Progress{Text: p.GetText(), Done: p.GetDone(), Total: p.GetTotal(), Unit: p.GetUnit()}
+	out := doctor.Progress{Text: p.GetText(), Done: p.GetDone(), Total: p.GetTotal(), Unit: p.GetUnit(), Rows: p.GetRows(), Note: p.GetNote()}
+	for _, part := range p.GetParts()[:min(len(p.GetParts()), doctor.MaxParts)] {
+		out.Parts = append(out.Parts, doctor.Part{Name: part.GetName(), Done: part.GetDone(), Total: part.GetTotal()})
+	}
+	return out
 }
 
 func outcomeTo(o doctor.Outcome) (*doctorv1.Done, error) {

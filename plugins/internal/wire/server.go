@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -172,7 +173,7 @@ func (s *Server) Execute(stream grpc.BidiStreamingServer[doctorv1.ExecuteRequest
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
-	host := &operationHost{stream: stream, saved: make(chan *doctorv1.Saved, 1), rows: make(chan *doctorv1.Rows, 1)}
+	host := &operationHost{stream: stream, saved: make(chan *doctorv1.Saved, 1), rows: make(chan *doctorv1.Rows, 1), stop: make(chan struct{})}
 	go host.listen(ctx, cancel)
 	return toStatus(s.source.Execute(ctx, doctor.ExecuteRequest{Target: target, Check: start.Check, Step: step, Resume: start.Resume}, host))
 }
@@ -187,6 +188,9 @@ type operationHost struct {
 	reads  sync.Mutex // one read of rows at a time
 	rows   chan *doctorv1.Rows
 	last   time.Time
+
+	stop     chan struct{}
+	stopOnce sync.Once
 }
 
 // listen hears the host until the call ends.
@@ -215,6 +219,8 @@ func (h *operationHost) listen(ctx context.Context, cancel context.CancelCauseFu
 			}
 		case *doctorv1.ExecuteRequest_Cancel:
 			cancel(context.Canceled)
+		case *doctorv1.ExecuteRequest_Stop:
+			h.stopOnce.Do(func() { close(h.stop) })
 		default:
 			cancel(errors.New("the host said something that this plugin does not know"))
 			return
@@ -226,11 +232,22 @@ func (h *operationHost) Progress(p doctor.Progress) {
 	h.send.Lock()
 	defer h.send.Unlock()
 	now := time.Now()
-	if !h.last.IsZero() && now.Sub(h.last) < progressEvery {
+	if p.Note == "" && !h.last.IsZero() && now.Sub(h.last) < progressEvery {
 		return
 	}
 	h.last = now
 	_ = h.stream.Send(&doctorv1.ExecuteResponse{Message: &doctorv1.ExecuteResponse_Progress{Progress: progressTo(p)}})
+}
+
+func (h *operationHost) Stopping() <-chan struct{} { return h.stop }
+
+func (h *operationHost) Document(name, text string) {
+	if text = words(text); len(text) > maxDocument {
+		text = strings.ToValidUTF8(text[:maxDocument-64], "") + "\n\n(the rest did not fit)\n"
+	}
+	h.send.Lock()
+	defer h.send.Unlock()
+	_ = h.stream.Send(&doctorv1.ExecuteResponse{Message: &doctorv1.ExecuteResponse_Document{Document: &doctorv1.Document{Name: words(name), Text: text}}})
 }
 
 func (h *operationHost) Save(ctx context.Context, resume string, rows []doctor.SavedRow) error {

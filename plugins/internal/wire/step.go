@@ -191,7 +191,7 @@ func valueFrom(v *doctorv1.Value) (doctor.Value, error) {
 }
 
 func editTo(e *doctor.EditFileStep) *doctorv1.EditFileStep {
-	out := &doctorv1.EditFileStep{Path: e.Path, Before: e.Before, Format: e.Format, Password: e.Password}
+	out := &doctorv1.EditFileStep{Path: e.Path, Before: e.Before, Format: e.Format, Password: e.Password, Configured: e.Configured}
 	if s := e.Server; s != nil {
 		out.Server = &doctorv1.ServerFile{DataDir: s.DataDir, SystemId: s.SystemID}
 	}
@@ -202,7 +202,7 @@ func editTo(e *doctor.EditFileStep) *doctorv1.EditFileStep {
 }
 
 func editFrom(e *doctorv1.EditFileStep) (*doctor.EditFileStep, error) {
-	out := &doctor.EditFileStep{Path: e.GetPath(), Before: e.GetBefore(), Format: e.GetFormat(), Password: e.GetPassword()}
+	out := &doctor.EditFileStep{Path: e.GetPath(), Before: e.GetBefore(), Format: e.GetFormat(), Password: e.GetPassword(), Configured: e.GetConfigured()}
 	if s := e.GetServer(); s != nil {
 		out.Server = &doctor.ServerFile{DataDir: s.GetDataDir(), SystemID: s.GetSystemId()}
 	}
@@ -249,7 +249,7 @@ func probeFrom(p *doctorv1.ProbeStep) (*doctor.ProbeStep, error) {
 
 func operationTo(o doctor.OperationStep) *doctorv1.OperationStep {
 	return &doctorv1.OperationStep{
-		Name: o.Name, Params: maps.Clone(o.Params), Statements: o.Statements, Resumes: o.Resumes, Undo: o.Undo,
+		Name: o.Name, Params: maps.Clone(o.Params), Statements: o.Statements, Resumes: o.Resumes, Stops: o.Stops, Undo: o.Undo,
 		Effects: &doctorv1.Effects{Databases: o.Effects.Databases, Tables: o.Effects.Tables, Files: o.Effects.Files},
 	}
 }
@@ -259,7 +259,7 @@ func operationFrom(o *doctorv1.OperationStep) (doctor.OperationStep, error) {
 		return doctor.OperationStep{}, errors.New("an operation has no name")
 	}
 	out := doctor.OperationStep{
-		Name: o.Name, Statements: o.Statements, Resumes: o.Resumes, Undo: o.Undo,
+		Name: o.Name, Statements: o.Statements, Resumes: o.Resumes, Stops: o.Stops, Undo: o.Undo,
 		Effects: doctor.Effects{Databases: o.Effects.GetDatabases(), Tables: o.Effects.GetTables(), Files: o.Effects.GetFiles()},
 	}
 	if len(o.Params) > 0 {

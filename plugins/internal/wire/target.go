@@ -58,6 +58,7 @@ func TargetTo(t *doctor.Target) (*doctorv1.Target, error) {
 		RunId: t.RunID, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep, Writable: t.Writable,
 		HbaFile: t.HBAFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword,
 		DeepBudget: durationTo(t.DeepBudget), SourceEncoding: t.SourceEncoding,
+		PostgresConfig: t.PostgresConfig, SkipTables: t.SkipTables, SynapseCommand: t.SynapseCommand, Applying: t.Applying,
 	}
 	var err error
 	if out.Databases, err = each(t.Databases, databaseTo); err != nil {
@@ -82,6 +83,7 @@ func TargetFrom(t *doctorv1.Target) (*doctor.Target, error) {
 	out := &doctor.Target{
 		RunID: t.RunId, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep, Writable: t.Writable,
 		HBAFile: t.HbaFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword, SourceEncoding: t.SourceEncoding,
+		PostgresConfig: t.PostgresConfig, SkipTables: t.SkipTables, SynapseCommand: t.SynapseCommand, Applying: t.Applying,
 	}
 	var err error
 	if out.DeepBudget, err = durationFrom(t.DeepBudget); err != nil {

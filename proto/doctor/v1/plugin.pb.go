@@ -339,7 +339,7 @@ type Expectation int32
 const (
 	Expectation_EXPECTATION_UNSPECIFIED Expectation = 0
 	Expectation_EXPECTATION_SYNAPSE     Expectation = 1 // Synapse's schema, users of this server_name, not empty
-	Expectation_EXPECTATION_EMPTY       Expectation = 2 // it exists and holds no table
+	Expectation_EXPECTATION_EMPTY       Expectation = 2 // it exists, and holds nothing of a homeserver but what a port has put there
 	Expectation_EXPECTATION_ABSENT      Expectation = 3 // no such database
 	Expectation_EXPECTATION_NONE        Expectation = 4 // only files are changed; nothing is connected to
 )
@@ -514,6 +514,10 @@ type Target struct {
 	SetPassword    bool                   `protobuf:"varint,11,opt,name=set_password,json=setPassword,proto3" json:"set_password,omitempty"`         // a password may be made where none is configured
 	DeepBudget     *durationpb.Duration   `protobuf:"bytes,12,opt,name=deep_budget,json=deepBudget,proto3" json:"deep_budget,omitempty"`             // how long deep may read; absent: as long as it takes
 	SourceEncoding string                 `protobuf:"bytes,13,opt,name=source_encoding,json=sourceEncoding,proto3" json:"source_encoding,omitempty"` // what the bytes of a database that is not in UTF8 are taken to be
+	PostgresConfig string                 `protobuf:"bytes,14,opt,name=postgres_config,json=postgresConfig,proto3" json:"postgres_config,omitempty"` // the file whose database section a SQLite homeserver is moved to
+	SkipTables     []string               `protobuf:"bytes,15,rep,name=skip_tables,json=skipTables,proto3" json:"skip_tables,omitempty"`             // tables of the SQLite file that need not be moved
+	SynapseCommand string                 `protobuf:"bytes,16,opt,name=synapse_command,json=synapseCommand,proto3" json:"synapse_command,omitempty"` // what runs a program of Synapse's, when the administrator named it
+	Applying       bool                   `protobuf:"varint,17,opt,name=applying,proto3" json:"applying,omitempty"`                                  // a fix is about to be applied; what its operation looks at anyway need not be looked at before
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -637,6 +641,34 @@ func (x *Target) GetSourceEncoding() string {
 		return x.SourceEncoding
 	}
 	return ""
+}
+
+func (x *Target) GetPostgresConfig() string {
+	if x != nil {
+		return x.PostgresConfig
+	}
+	return ""
+}
+
+func (x *Target) GetSkipTables() []string {
+	if x != nil {
+		return x.SkipTables
+	}
+	return nil
+}
+
+func (x *Target) GetSynapseCommand() string {
+	if x != nil {
+		return x.SynapseCommand
+	}
+	return ""
+}
+
+func (x *Target) GetApplying() bool {
+	if x != nil {
+		return x.Applying
+	}
+	return false
 }
 
 // Database is one entry of the configuration's database or databases section.
@@ -1040,6 +1072,9 @@ type Progress struct {
 	Done          int64                  `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`   // of total; 0 when not known
 	Total         int64                  `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"` // 0 when not known
 	Unit          string                 `protobuf:"bytes,4,opt,name=unit,proto3" json:"unit,omitempty"`    // pages, rows, bytes, tables; may be empty
+	Rows          int64                  `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`   // rows dealt with, where unit is something else; 0 when not counted
+	Parts         []*Part                `protobuf:"bytes,6,rep,name=parts,proto3" json:"parts,omitempty"`  // what is being worked on at this moment, at most 16
+	Note          string                 `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`    // something worth telling at once, in one sentence
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1102,6 +1137,88 @@ func (x *Progress) GetUnit() string {
 	return ""
 }
 
+func (x *Progress) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Progress) GetParts() []*Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *Progress) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// Part is a table, an index or the like that is being worked on.
+type Part struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Done          int64                  `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`   // of total, in the progress's unit
+	Total         int64                  `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"` // 0 when not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Part.ProtoReflect.Descriptor instead.
+func (*Part) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Part) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Part) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Part) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
 // PlannedFix is an ordered list of steps that the host executes, and what must hold first.
 type PlannedFix struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1125,7 +1242,7 @@ type PlannedFix struct {
 
 func (x *PlannedFix) Reset() {
 	*x = PlannedFix{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[7]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1254,7 @@ func (x *PlannedFix) String() string {
 func (*PlannedFix) ProtoMessage() {}
 
 func (x *PlannedFix) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[7]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1267,7 @@ func (x *PlannedFix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedFix.ProtoReflect.Descriptor instead.
 func (*PlannedFix) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{7}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PlannedFix) GetId() string {
@@ -1269,7 +1386,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[8]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1398,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[8]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1411,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{8}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Step) GetTitle() string {
@@ -1412,7 +1529,7 @@ type SqlStep struct {
 
 func (x *SqlStep) Reset() {
 	*x = SqlStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[9]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1541,7 @@ func (x *SqlStep) String() string {
 func (*SqlStep) ProtoMessage() {}
 
 func (x *SqlStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[9]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1554,7 @@ func (x *SqlStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SqlStep.ProtoReflect.Descriptor instead.
 func (*SqlStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{9}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SqlStep) GetDatabase() string {
@@ -1542,7 +1659,7 @@ type Verifier struct {
 
 func (x *Verifier) Reset() {
 	*x = Verifier{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1671,7 @@ func (x *Verifier) String() string {
 func (*Verifier) ProtoMessage() {}
 
 func (x *Verifier) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1684,7 @@ func (x *Verifier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verifier.ProtoReflect.Descriptor instead.
 func (*Verifier) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{10}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Verifier) GetPassword() string {
@@ -1596,7 +1713,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1725,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1738,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{11}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Guard) GetQuery() string {
@@ -1657,7 +1774,7 @@ type Save struct {
 
 func (x *Save) Reset() {
 	*x = Save{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1786,7 @@ func (x *Save) String() string {
 func (*Save) ProtoMessage() {}
 
 func (x *Save) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1799,7 @@ func (x *Save) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Save.ProtoReflect.Descriptor instead.
 func (*Save) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{12}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Save) GetTable() string {
@@ -1719,7 +1836,7 @@ type UndoSql struct {
 
 func (x *UndoSql) Reset() {
 	*x = UndoSql{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1848,7 @@ func (x *UndoSql) String() string {
 func (*UndoSql) ProtoMessage() {}
 
 func (x *UndoSql) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1861,7 @@ func (x *UndoSql) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoSql.ProtoReflect.Descriptor instead.
 func (*UndoSql) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{13}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UndoSql) GetStatement() string {
@@ -1792,7 +1909,7 @@ type Value struct {
 
 func (x *Value) Reset() {
 	*x = Value{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1921,7 @@ func (x *Value) String() string {
 func (*Value) ProtoMessage() {}
 
 func (x *Value) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1934,7 @@ func (x *Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Value.ProtoReflect.Descriptor instead.
 func (*Value) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{14}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Value) GetKind() isValue_Kind {
@@ -1915,7 +2032,7 @@ type Null struct {
 
 func (x *Null) Reset() {
 	*x = Null{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2044,7 @@ func (x *Null) String() string {
 func (*Null) ProtoMessage() {}
 
 func (x *Null) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,25 +2057,26 @@ func (x *Null) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Null.ProtoReflect.Descriptor instead.
 func (*Null) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{15}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{16}
 }
 
 // EditFileStep replaces parts of a file and keeps every other byte, the owner, the mode and the target of a link.
 type EditFileStep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Before        string                 `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`     // SHA-256, in hexadecimal, of the whole file as it was planned on
-	Splices       []*Splice              `protobuf:"bytes,3,rep,name=splices,proto3" json:"splices,omitempty"`   // by rising offset, not overlapping
-	Format        string                 `protobuf:"bytes,4,opt,name=format,proto3" json:"format,omitempty"`     // yaml: must still parse as YAML after the edit; empty: no test
-	Server        *ServerFile            `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`     // for a file of the PostgreSQL server
-	Password      string                 `protobuf:"bytes,6,opt,name=password,proto3" json:"password,omitempty"` // label of the entry for which the host makes a password, which takes the place of the one ********
+	Before        string                 `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`         // SHA-256, in hexadecimal, of the whole file as it was planned on
+	Splices       []*Splice              `protobuf:"bytes,3,rep,name=splices,proto3" json:"splices,omitempty"`       // by rising offset, not overlapping
+	Format        string                 `protobuf:"bytes,4,opt,name=format,proto3" json:"format,omitempty"`         // yaml: must still parse as YAML after the edit; empty: no test
+	Server        *ServerFile            `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`         // for a file of the PostgreSQL server
+	Password      string                 `protobuf:"bytes,6,opt,name=password,proto3" json:"password,omitempty"`     // label of the entry for which the host makes a password, which takes the place of the one ********
+	Configured    string                 `protobuf:"bytes,7,opt,name=configured,proto3" json:"configured,omitempty"` // label of the entry whose configured password takes the place of the one ********, between double quotes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EditFileStep) Reset() {
 	*x = EditFileStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2088,7 @@ func (x *EditFileStep) String() string {
 func (*EditFileStep) ProtoMessage() {}
 
 func (x *EditFileStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2101,7 @@ func (x *EditFileStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditFileStep.ProtoReflect.Descriptor instead.
 func (*EditFileStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{16}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EditFileStep) GetPath() string {
@@ -2028,6 +2146,13 @@ func (x *EditFileStep) GetPassword() string {
 	return ""
 }
 
+func (x *EditFileStep) GetConfigured() string {
+	if x != nil {
+		return x.Configured
+	}
+	return ""
+}
+
 // ServerFile says which server a file belongs to.
 type ServerFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2039,7 +2164,7 @@ type ServerFile struct {
 
 func (x *ServerFile) Reset() {
 	*x = ServerFile{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2176,7 @@ func (x *ServerFile) String() string {
 func (*ServerFile) ProtoMessage() {}
 
 func (x *ServerFile) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2189,7 @@ func (x *ServerFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerFile.ProtoReflect.Descriptor instead.
 func (*ServerFile) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{17}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ServerFile) GetDataDir() string {
@@ -2093,7 +2218,7 @@ type Splice struct {
 
 func (x *Splice) Reset() {
 	*x = Splice{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2230,7 @@ func (x *Splice) String() string {
 func (*Splice) ProtoMessage() {}
 
 func (x *Splice) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2243,7 @@ func (x *Splice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Splice.ProtoReflect.Descriptor instead.
 func (*Splice) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{18}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Splice) GetOffset() int64 {
@@ -2155,7 +2280,7 @@ type ProbeStep struct {
 
 func (x *ProbeStep) Reset() {
 	*x = ProbeStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2292,7 @@ func (x *ProbeStep) String() string {
 func (*ProbeStep) ProtoMessage() {}
 
 func (x *ProbeStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2305,7 @@ func (x *ProbeStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStep.ProtoReflect.Descriptor instead.
 func (*ProbeStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{19}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProbeStep) GetDatabase() string {
@@ -2224,7 +2349,7 @@ type Login struct {
 
 func (x *Login) Reset() {
 	*x = Login{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2361,7 @@ func (x *Login) String() string {
 func (*Login) ProtoMessage() {}
 
 func (x *Login) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2374,7 @@ func (x *Login) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Login.ProtoReflect.Descriptor instead.
 func (*Login) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Login) GetAddress() string {
@@ -2289,13 +2414,14 @@ type OperationStep struct {
 	Resumes       string                 `protobuf:"bytes,4,opt,name=resumes,proto3" json:"resumes,omitempty"`       // how it goes on after an interruption, in words
 	Undo          string                 `protobuf:"bytes,5,opt,name=undo,proto3" json:"undo,omitempty"`             // name of the operation that puts it back; empty when none can
 	Statements    []string               `protobuf:"bytes,6,rep,name=statements,proto3" json:"statements,omitempty"` // what it runs, as it is printed
+	Stops         bool                   `protobuf:"varint,7,opt,name=stops,proto3" json:"stops,omitempty"`          // told to stop, it ends at a point from which it goes on; others are cancelled at once
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OperationStep) Reset() {
 	*x = OperationStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2433,7 @@ func (x *OperationStep) String() string {
 func (*OperationStep) ProtoMessage() {}
 
 func (x *OperationStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2446,7 @@ func (x *OperationStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationStep.ProtoReflect.Descriptor instead.
 func (*OperationStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *OperationStep) GetName() string {
@@ -2365,6 +2491,13 @@ func (x *OperationStep) GetStatements() []string {
 	return nil
 }
 
+func (x *OperationStep) GetStops() bool {
+	if x != nil {
+		return x.Stops
+	}
+	return false
+}
+
 // Effects is all that an operation may change.
 type Effects struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2377,7 +2510,7 @@ type Effects struct {
 
 func (x *Effects) Reset() {
 	*x = Effects{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2522,7 @@ func (x *Effects) String() string {
 func (*Effects) ProtoMessage() {}
 
 func (x *Effects) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2535,7 @@ func (x *Effects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effects.ProtoReflect.Descriptor instead.
 func (*Effects) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{22}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Effects) GetDatabases() []string {
@@ -2436,7 +2569,7 @@ type ManualStep struct {
 
 func (x *ManualStep) Reset() {
 	*x = ManualStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2581,7 @@ func (x *ManualStep) String() string {
 func (*ManualStep) ProtoMessage() {}
 
 func (x *ManualStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2594,7 @@ func (x *ManualStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManualStep.ProtoReflect.Descriptor instead.
 func (*ManualStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{23}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ManualStep) GetText() string {
@@ -2481,7 +2614,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2626,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2639,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{24}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DescribeRequest) GetCapabilities() []string {
@@ -2529,7 +2662,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2674,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2687,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{25}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DescribeResponse) GetName() string {
@@ -2601,7 +2734,7 @@ type CheckInfo struct {
 
 func (x *CheckInfo) Reset() {
 	*x = CheckInfo{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2746,7 @@ func (x *CheckInfo) String() string {
 func (*CheckInfo) ProtoMessage() {}
 
 func (x *CheckInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2759,7 @@ func (x *CheckInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckInfo.ProtoReflect.Descriptor instead.
 func (*CheckInfo) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{26}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckInfo) GetId() string {
@@ -2690,7 +2823,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +2835,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +2848,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{27}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Code) GetId() string {
@@ -2751,7 +2884,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2763,7 +2896,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2776,7 +2909,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{28}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CheckRequest) GetTarget() *Target {
@@ -2816,7 +2949,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +2961,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +2974,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{29}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CheckResponse) GetCheck() string {
@@ -2921,7 +3054,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3066,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3079,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{30}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Done) GetStatus() Status {
@@ -2996,7 +3129,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3008,7 +3141,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3021,7 +3154,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{31}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PlanRequest) GetTarget() *Target {
@@ -3055,7 +3188,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3200,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3213,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{32}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PlanResponse) GetPlan() *PlannedFix {
@@ -3099,6 +3232,7 @@ type ExecuteRequest struct {
 	//	*ExecuteRequest_Saved
 	//	*ExecuteRequest_Cancel
 	//	*ExecuteRequest_Rows
+	//	*ExecuteRequest_Stop
 	Message       isExecuteRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3106,7 +3240,7 @@ type ExecuteRequest struct {
 
 func (x *ExecuteRequest) Reset() {
 	*x = ExecuteRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3118,7 +3252,7 @@ func (x *ExecuteRequest) String() string {
 func (*ExecuteRequest) ProtoMessage() {}
 
 func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3131,7 +3265,7 @@ func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{33}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecuteRequest) GetMessage() isExecuteRequest_Message {
@@ -3177,6 +3311,15 @@ func (x *ExecuteRequest) GetRows() *Rows {
 	return nil
 }
 
+func (x *ExecuteRequest) GetStop() *Stop {
+	if x != nil {
+		if x, ok := x.Message.(*ExecuteRequest_Stop); ok {
+			return x.Stop
+		}
+	}
+	return nil
+}
+
 type isExecuteRequest_Message interface {
 	isExecuteRequest_Message()
 }
@@ -3197,6 +3340,10 @@ type ExecuteRequest_Rows struct {
 	Rows *Rows `protobuf:"bytes,4,opt,name=rows,proto3,oneof"` // answers a read of rows
 }
 
+type ExecuteRequest_Stop struct {
+	Stop *Stop `protobuf:"bytes,5,opt,name=stop,proto3,oneof"` // end at the next point from which to go on later
+}
+
 func (*ExecuteRequest_Start) isExecuteRequest_Message() {}
 
 func (*ExecuteRequest_Saved) isExecuteRequest_Message() {}
@@ -3204,6 +3351,8 @@ func (*ExecuteRequest_Saved) isExecuteRequest_Message() {}
 func (*ExecuteRequest_Cancel) isExecuteRequest_Message() {}
 
 func (*ExecuteRequest_Rows) isExecuteRequest_Message() {}
+
+func (*ExecuteRequest_Stop) isExecuteRequest_Message() {}
 
 // ExecuteStart names the operation.
 type ExecuteStart struct {
@@ -3218,7 +3367,7 @@ type ExecuteStart struct {
 
 func (x *ExecuteStart) Reset() {
 	*x = ExecuteStart{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3379,7 @@ func (x *ExecuteStart) String() string {
 func (*ExecuteStart) ProtoMessage() {}
 
 func (x *ExecuteStart) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3392,7 @@ func (x *ExecuteStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteStart.ProtoReflect.Descriptor instead.
 func (*ExecuteStart) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{34}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExecuteStart) GetTarget() *Target {
@@ -3285,7 +3434,7 @@ type Saved struct {
 
 func (x *Saved) Reset() {
 	*x = Saved{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +3446,7 @@ func (x *Saved) String() string {
 func (*Saved) ProtoMessage() {}
 
 func (x *Saved) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +3459,7 @@ func (x *Saved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Saved.ProtoReflect.Descriptor instead.
 func (*Saved) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{35}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Saved) GetNumber() uint64 {
@@ -3336,7 +3485,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3348,7 +3497,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3361,7 +3510,44 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{36}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{37}
+}
+
+// Stop asks an operation that stops to end at the next point from which it goes on; it answers with a Stopped detail.
+type Stop struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stop) Reset() {
+	*x = Stop{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stop) ProtoMessage() {}
+
+func (x *Stop) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stop.ProtoReflect.Descriptor instead.
+func (*Stop) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{38}
 }
 
 // ExecuteResponse is what the plugin says during an operation.
@@ -3372,6 +3558,7 @@ type ExecuteResponse struct {
 	//	*ExecuteResponse_Progress
 	//	*ExecuteResponse_Save
 	//	*ExecuteResponse_Read
+	//	*ExecuteResponse_Document
 	Message       isExecuteResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3379,7 +3566,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3391,7 +3578,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3404,7 +3591,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{37}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExecuteResponse) GetMessage() isExecuteResponse_Message {
@@ -3441,6 +3628,15 @@ func (x *ExecuteResponse) GetRead() *ReadRows {
 	return nil
 }
 
+func (x *ExecuteResponse) GetDocument() *Document {
+	if x != nil {
+		if x, ok := x.Message.(*ExecuteResponse_Document); ok {
+			return x.Document
+		}
+	}
+	return nil
+}
+
 type isExecuteResponse_Message interface {
 	isExecuteResponse_Message()
 }
@@ -3457,11 +3653,17 @@ type ExecuteResponse_Read struct {
 	Read *ReadRows `protobuf:"bytes,3,opt,name=read,proto3,oneof"`
 }
 
+type ExecuteResponse_Document struct {
+	Document *Document `protobuf:"bytes,4,opt,name=document,proto3,oneof"` // not answered
+}
+
 func (*ExecuteResponse_Progress) isExecuteResponse_Message() {}
 
 func (*ExecuteResponse_Save) isExecuteResponse_Message() {}
 
 func (*ExecuteResponse_Read) isExecuteResponse_Message() {}
+
+func (*ExecuteResponse_Document) isExecuteResponse_Message() {}
 
 // SaveRows asks the host to keep rows and a token on disk before the plugin commits.
 type SaveRows struct {
@@ -3475,7 +3677,7 @@ type SaveRows struct {
 
 func (x *SaveRows) Reset() {
 	*x = SaveRows{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3689,7 @@ func (x *SaveRows) String() string {
 func (*SaveRows) ProtoMessage() {}
 
 func (x *SaveRows) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3702,7 @@ func (x *SaveRows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveRows.ProtoReflect.Descriptor instead.
 func (*SaveRows) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{38}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SaveRows) GetNumber() uint64 {
@@ -3524,6 +3726,59 @@ func (x *SaveRows) GetRows() []*SavedRow {
 	return nil
 }
 
+// Document is a text for the administrator, kept by the host as a file.
+type Document struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // a file name without a directory
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"` // Markdown, at most 8 MiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Document) Reset() {
+	*x = Document{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Document) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Document) ProtoMessage() {}
+
+func (x *Document) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Document.ProtoReflect.Descriptor instead.
+func (*Document) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Document) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Document) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // SavedRow is one row as it was.
 type SavedRow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3535,7 +3790,7 @@ type SavedRow struct {
 
 func (x *SavedRow) Reset() {
 	*x = SavedRow{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +3802,7 @@ func (x *SavedRow) String() string {
 func (*SavedRow) ProtoMessage() {}
 
 func (x *SavedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +3815,7 @@ func (x *SavedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedRow.ProtoReflect.Descriptor instead.
 func (*SavedRow) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{39}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SavedRow) GetTable() string {
@@ -3587,7 +3842,7 @@ type ReadRows struct {
 
 func (x *ReadRows) Reset() {
 	*x = ReadRows{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3854,7 @@ func (x *ReadRows) String() string {
 func (*ReadRows) ProtoMessage() {}
 
 func (x *ReadRows) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3867,7 @@ func (x *ReadRows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRows.ProtoReflect.Descriptor instead.
 func (*ReadRows) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{40}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadRows) GetFirst() bool {
@@ -3634,7 +3889,7 @@ type Rows struct {
 
 func (x *Rows) Reset() {
 	*x = Rows{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +3901,7 @@ func (x *Rows) String() string {
 func (*Rows) ProtoMessage() {}
 
 func (x *Rows) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +3914,7 @@ func (x *Rows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rows.ProtoReflect.Descriptor instead.
 func (*Rows) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{41}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Rows) GetRows() []*SavedRow {
@@ -3693,7 +3948,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3705,7 +3960,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3718,7 +3973,7 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{42}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Skipped) GetReason() string {
@@ -3738,7 +3993,7 @@ type Unchanged struct {
 
 func (x *Unchanged) Reset() {
 	*x = Unchanged{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3750,7 +4005,7 @@ func (x *Unchanged) String() string {
 func (*Unchanged) ProtoMessage() {}
 
 func (x *Unchanged) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3763,12 +4018,57 @@ func (x *Unchanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unchanged.ProtoReflect.Descriptor instead.
 func (*Unchanged) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{43}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Unchanged) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+// Stopped is the detail of ABORTED: an operation ended at a point from which it goes on, since it was asked to.
+type Stopped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hint          string                 `protobuf:"bytes,1,opt,name=hint,proto3" json:"hint,omitempty"` // how to go on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stopped) Reset() {
+	*x = Stopped{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stopped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stopped) ProtoMessage() {}
+
+func (x *Stopped) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stopped.ProtoReflect.Descriptor instead.
+func (*Stopped) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Stopped) GetHint() string {
+	if x != nil {
+		return x.Hint
 	}
 	return ""
 }
@@ -3784,7 +4084,7 @@ type Panic struct {
 
 func (x *Panic) Reset() {
 	*x = Panic{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3796,7 +4096,7 @@ func (x *Panic) String() string {
 func (*Panic) ProtoMessage() {}
 
 func (x *Panic) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3809,7 +4109,7 @@ func (x *Panic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Panic.ProtoReflect.Descriptor instead.
 func (*Panic) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{44}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Panic) GetValue() string {
@@ -3830,7 +4130,7 @@ var File_doctor_v1_plugin_proto protoreflect.FileDescriptor
 
 const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\n" +
-	"\x16doctor/v1/plugin.proto\x12\tdoctor.v1\x1a\x1egoogle/protobuf/duration.proto\"\xec\x03\n" +
+	"\x16doctor/v1/plugin.proto\x12\tdoctor.v1\x1a\x1egoogle/protobuf/duration.proto\"\xfb\x04\n" +
 	"\x06Target\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -3847,7 +4147,12 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\fset_password\x18\v \x01(\bR\vsetPassword\x12:\n" +
 	"\vdeep_budget\x18\f \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"deepBudget\x12'\n" +
-	"\x0fsource_encoding\x18\r \x01(\tR\x0esourceEncoding\"\xc4\x02\n" +
+	"\x0fsource_encoding\x18\r \x01(\tR\x0esourceEncoding\x12'\n" +
+	"\x0fpostgres_config\x18\x0e \x01(\tR\x0epostgresConfig\x12\x1f\n" +
+	"\vskip_tables\x18\x0f \x03(\tR\n" +
+	"skipTables\x12'\n" +
+	"\x0fsynapse_command\x18\x10 \x01(\tR\x0esynapseCommand\x12\x1a\n" +
+	"\bapplying\x18\x11 \x01(\bR\bapplying\"\xc4\x02\n" +
 	"\bDatabase\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12)\n" +
 	"\x06engine\x18\x02 \x01(\x0e2\x11.doctor.v1.EngineR\x06engine\x12\x1f\n" +
@@ -3888,12 +4193,19 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"FindingKey\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x1a\n" +
 	"\bdatabase\x18\x02 \x01(\tR\bdatabase\x12)\n" +
-	"\x06object\x18\x03 \x01(\v2\x11.doctor.v1.ObjectR\x06object\"\\\n" +
+	"\x06object\x18\x03 \x01(\v2\x11.doctor.v1.ObjectR\x06object\"\xab\x01\n" +
 	"\bProgress\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\x03R\x05total\x12\x12\n" +
-	"\x04unit\x18\x04 \x01(\tR\x04unit\"\x8b\x04\n" +
+	"\x04unit\x18\x04 \x01(\tR\x04unit\x12\x12\n" +
+	"\x04rows\x18\x05 \x01(\x03R\x04rows\x12%\n" +
+	"\x05parts\x18\x06 \x03(\v2\x0f.doctor.v1.PartR\x05parts\x12\x12\n" +
+	"\x04note\x18\a \x01(\tR\x04note\"D\n" +
+	"\x04Part\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\"\x8b\x04\n" +
 	"\n" +
 	"PlannedFix\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
@@ -3960,14 +4272,17 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\aboolean\x18\x04 \x01(\bH\x00R\aboolean\x12\x18\n" +
 	"\x06binary\x18\x05 \x01(\fH\x00R\x06binaryB\x06\n" +
 	"\x04kind\"\x06\n" +
-	"\x04Null\"\xca\x01\n" +
+	"\x04Null\"\xea\x01\n" +
 	"\fEditFileStep\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12+\n" +
 	"\asplices\x18\x03 \x03(\v2\x11.doctor.v1.SpliceR\asplices\x12\x16\n" +
 	"\x06format\x18\x04 \x01(\tR\x06format\x12-\n" +
 	"\x06server\x18\x05 \x01(\v2\x15.doctor.v1.ServerFileR\x06server\x12\x1a\n" +
-	"\bpassword\x18\x06 \x01(\tR\bpassword\"D\n" +
+	"\bpassword\x18\x06 \x01(\tR\bpassword\x12\x1e\n" +
+	"\n" +
+	"configured\x18\a \x01(\tR\n" +
+	"configured\"D\n" +
 	"\n" +
 	"ServerFile\x12\x19\n" +
 	"\bdata_dir\x18\x01 \x01(\tR\adataDir\x12\x1b\n" +
@@ -3985,7 +4300,7 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12%\n" +
 	"\x0ewrong_password\x18\x02 \x01(\bR\rwrongPassword\x12\x1b\n" +
 	"\tmust_fail\x18\x03 \x01(\bR\bmustFail\x12\x1a\n" +
-	"\baccepted\x18\x04 \x01(\bR\baccepted\"\x98\x02\n" +
+	"\baccepted\x18\x04 \x01(\bR\baccepted\"\xae\x02\n" +
 	"\rOperationStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12<\n" +
 	"\x06params\x18\x02 \x03(\v2$.doctor.v1.OperationStep.ParamsEntryR\x06params\x12,\n" +
@@ -3994,7 +4309,8 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x04undo\x18\x05 \x01(\tR\x04undo\x12\x1e\n" +
 	"\n" +
 	"statements\x18\x06 \x03(\tR\n" +
-	"statements\x1a9\n" +
+	"statements\x12\x14\n" +
+	"\x05stops\x18\a \x01(\bR\x05stops\x1a9\n" +
 	"\vParamsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
@@ -4048,12 +4364,13 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x05check\x18\x02 \x01(\tR\x05check\x12.\n" +
 	"\bfindings\x18\x03 \x03(\v2\x12.doctor.v1.FindingR\bfindings\"9\n" +
 	"\fPlanResponse\x12)\n" +
-	"\x04plan\x18\x01 \x01(\v2\x15.doctor.v1.PlannedFixR\x04plan\"\xca\x01\n" +
+	"\x04plan\x18\x01 \x01(\v2\x15.doctor.v1.PlannedFixR\x04plan\"\xf1\x01\n" +
 	"\x0eExecuteRequest\x12/\n" +
 	"\x05start\x18\x01 \x01(\v2\x17.doctor.v1.ExecuteStartH\x00R\x05start\x12(\n" +
 	"\x05saved\x18\x02 \x01(\v2\x10.doctor.v1.SavedH\x00R\x05saved\x12+\n" +
 	"\x06cancel\x18\x03 \x01(\v2\x11.doctor.v1.CancelH\x00R\x06cancel\x12%\n" +
-	"\x04rows\x18\x04 \x01(\v2\x0f.doctor.v1.RowsH\x00R\x04rowsB\t\n" +
+	"\x04rows\x18\x04 \x01(\v2\x0f.doctor.v1.RowsH\x00R\x04rows\x12%\n" +
+	"\x04stop\x18\x05 \x01(\v2\x0f.doctor.v1.StopH\x00R\x04stopB\t\n" +
 	"\amessage\"\x95\x01\n" +
 	"\fExecuteStart\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.doctor.v1.TargetR\x06target\x12\x14\n" +
@@ -4063,16 +4380,21 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x05Saved\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"\b\n" +
-	"\x06Cancel\"\xa5\x01\n" +
+	"\x06Cancel\"\x06\n" +
+	"\x04Stop\"\xd8\x01\n" +
 	"\x0fExecuteResponse\x121\n" +
 	"\bprogress\x18\x01 \x01(\v2\x13.doctor.v1.ProgressH\x00R\bprogress\x12)\n" +
 	"\x04save\x18\x02 \x01(\v2\x13.doctor.v1.SaveRowsH\x00R\x04save\x12)\n" +
-	"\x04read\x18\x03 \x01(\v2\x13.doctor.v1.ReadRowsH\x00R\x04readB\t\n" +
+	"\x04read\x18\x03 \x01(\v2\x13.doctor.v1.ReadRowsH\x00R\x04read\x121\n" +
+	"\bdocument\x18\x04 \x01(\v2\x13.doctor.v1.DocumentH\x00R\bdocumentB\t\n" +
 	"\amessage\"c\n" +
 	"\bSaveRows\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
 	"\x06resume\x18\x02 \x01(\tR\x06resume\x12'\n" +
-	"\x04rows\x18\x03 \x03(\v2\x13.doctor.v1.SavedRowR\x04rows\"4\n" +
+	"\x04rows\x18\x03 \x03(\v2\x13.doctor.v1.SavedRowR\x04rows\"2\n" +
+	"\bDocument\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"4\n" +
 	"\bSavedRow\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\tR\x04json\" \n" +
@@ -4085,7 +4407,9 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\aSkipped\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"#\n" +
 	"\tUnchanged\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"3\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x1d\n" +
+	"\aStopped\x12\x12\n" +
+	"\x04hint\x18\x01 \x01(\tR\x04hint\"3\n" +
 	"\x05Panic\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\tR\x05value\x12\x14\n" +
 	"\x05stack\x18\x02 \x01(\tR\x05stack*H\n" +
@@ -4153,7 +4477,7 @@ func file_doctor_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_doctor_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_doctor_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_doctor_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_doctor_v1_plugin_proto_goTypes = []any{
 	(Engine)(0),                 // 0: doctor.v1.Engine
 	(Need)(0),                   // 1: doctor.v1.Need
@@ -4170,128 +4494,135 @@ var file_doctor_v1_plugin_proto_goTypes = []any{
 	(*Finding)(nil),             // 12: doctor.v1.Finding
 	(*FindingKey)(nil),          // 13: doctor.v1.FindingKey
 	(*Progress)(nil),            // 14: doctor.v1.Progress
-	(*PlannedFix)(nil),          // 15: doctor.v1.PlannedFix
-	(*Step)(nil),                // 16: doctor.v1.Step
-	(*SqlStep)(nil),             // 17: doctor.v1.SqlStep
-	(*Verifier)(nil),            // 18: doctor.v1.Verifier
-	(*Guard)(nil),               // 19: doctor.v1.Guard
-	(*Save)(nil),                // 20: doctor.v1.Save
-	(*UndoSql)(nil),             // 21: doctor.v1.UndoSql
-	(*Value)(nil),               // 22: doctor.v1.Value
-	(*Null)(nil),                // 23: doctor.v1.Null
-	(*EditFileStep)(nil),        // 24: doctor.v1.EditFileStep
-	(*ServerFile)(nil),          // 25: doctor.v1.ServerFile
-	(*Splice)(nil),              // 26: doctor.v1.Splice
-	(*ProbeStep)(nil),           // 27: doctor.v1.ProbeStep
-	(*Login)(nil),               // 28: doctor.v1.Login
-	(*OperationStep)(nil),       // 29: doctor.v1.OperationStep
-	(*Effects)(nil),             // 30: doctor.v1.Effects
-	(*ManualStep)(nil),          // 31: doctor.v1.ManualStep
-	(*DescribeRequest)(nil),     // 32: doctor.v1.DescribeRequest
-	(*DescribeResponse)(nil),    // 33: doctor.v1.DescribeResponse
-	(*CheckInfo)(nil),           // 34: doctor.v1.CheckInfo
-	(*Code)(nil),                // 35: doctor.v1.Code
-	(*CheckRequest)(nil),        // 36: doctor.v1.CheckRequest
-	(*CheckResponse)(nil),       // 37: doctor.v1.CheckResponse
-	(*Done)(nil),                // 38: doctor.v1.Done
-	(*PlanRequest)(nil),         // 39: doctor.v1.PlanRequest
-	(*PlanResponse)(nil),        // 40: doctor.v1.PlanResponse
-	(*ExecuteRequest)(nil),      // 41: doctor.v1.ExecuteRequest
-	(*ExecuteStart)(nil),        // 42: doctor.v1.ExecuteStart
-	(*Saved)(nil),               // 43: doctor.v1.Saved
-	(*Cancel)(nil),              // 44: doctor.v1.Cancel
-	(*ExecuteResponse)(nil),     // 45: doctor.v1.ExecuteResponse
-	(*SaveRows)(nil),            // 46: doctor.v1.SaveRows
-	(*SavedRow)(nil),            // 47: doctor.v1.SavedRow
-	(*ReadRows)(nil),            // 48: doctor.v1.ReadRows
-	(*Rows)(nil),                // 49: doctor.v1.Rows
-	(*Skipped)(nil),             // 50: doctor.v1.Skipped
-	(*Unchanged)(nil),           // 51: doctor.v1.Unchanged
-	(*Panic)(nil),               // 52: doctor.v1.Panic
-	nil,                         // 53: doctor.v1.Settings.ValuesEntry
-	nil,                         // 54: doctor.v1.Finding.EvidenceEntry
-	nil,                         // 55: doctor.v1.OperationStep.ParamsEntry
-	(*durationpb.Duration)(nil), // 56: google.protobuf.Duration
+	(*Part)(nil),                // 15: doctor.v1.Part
+	(*PlannedFix)(nil),          // 16: doctor.v1.PlannedFix
+	(*Step)(nil),                // 17: doctor.v1.Step
+	(*SqlStep)(nil),             // 18: doctor.v1.SqlStep
+	(*Verifier)(nil),            // 19: doctor.v1.Verifier
+	(*Guard)(nil),               // 20: doctor.v1.Guard
+	(*Save)(nil),                // 21: doctor.v1.Save
+	(*UndoSql)(nil),             // 22: doctor.v1.UndoSql
+	(*Value)(nil),               // 23: doctor.v1.Value
+	(*Null)(nil),                // 24: doctor.v1.Null
+	(*EditFileStep)(nil),        // 25: doctor.v1.EditFileStep
+	(*ServerFile)(nil),          // 26: doctor.v1.ServerFile
+	(*Splice)(nil),              // 27: doctor.v1.Splice
+	(*ProbeStep)(nil),           // 28: doctor.v1.ProbeStep
+	(*Login)(nil),               // 29: doctor.v1.Login
+	(*OperationStep)(nil),       // 30: doctor.v1.OperationStep
+	(*Effects)(nil),             // 31: doctor.v1.Effects
+	(*ManualStep)(nil),          // 32: doctor.v1.ManualStep
+	(*DescribeRequest)(nil),     // 33: doctor.v1.DescribeRequest
+	(*DescribeResponse)(nil),    // 34: doctor.v1.DescribeResponse
+	(*CheckInfo)(nil),           // 35: doctor.v1.CheckInfo
+	(*Code)(nil),                // 36: doctor.v1.Code
+	(*CheckRequest)(nil),        // 37: doctor.v1.CheckRequest
+	(*CheckResponse)(nil),       // 38: doctor.v1.CheckResponse
+	(*Done)(nil),                // 39: doctor.v1.Done
+	(*PlanRequest)(nil),         // 40: doctor.v1.PlanRequest
+	(*PlanResponse)(nil),        // 41: doctor.v1.PlanResponse
+	(*ExecuteRequest)(nil),      // 42: doctor.v1.ExecuteRequest
+	(*ExecuteStart)(nil),        // 43: doctor.v1.ExecuteStart
+	(*Saved)(nil),               // 44: doctor.v1.Saved
+	(*Cancel)(nil),              // 45: doctor.v1.Cancel
+	(*Stop)(nil),                // 46: doctor.v1.Stop
+	(*ExecuteResponse)(nil),     // 47: doctor.v1.ExecuteResponse
+	(*SaveRows)(nil),            // 48: doctor.v1.SaveRows
+	(*Document)(nil),            // 49: doctor.v1.Document
+	(*SavedRow)(nil),            // 50: doctor.v1.SavedRow
+	(*ReadRows)(nil),            // 51: doctor.v1.ReadRows
+	(*Rows)(nil),                // 52: doctor.v1.Rows
+	(*Skipped)(nil),             // 53: doctor.v1.Skipped
+	(*Unchanged)(nil),           // 54: doctor.v1.Unchanged
+	(*Stopped)(nil),             // 55: doctor.v1.Stopped
+	(*Panic)(nil),               // 56: doctor.v1.Panic
+	nil,                         // 57: doctor.v1.Settings.ValuesEntry
+	nil,                         // 58: doctor.v1.Finding.EvidenceEntry
+	nil,                         // 59: doctor.v1.OperationStep.ParamsEntry
+	(*durationpb.Duration)(nil), // 60: google.protobuf.Duration
 }
 var file_doctor_v1_plugin_proto_depIdxs = []int32{
 	9,  // 0: doctor.v1.Target.databases:type_name -> doctor.v1.Database
 	9,  // 1: doctor.v1.Target.replicas:type_name -> doctor.v1.Database
 	9,  // 2: doctor.v1.Target.admin:type_name -> doctor.v1.Database
-	56, // 3: doctor.v1.Target.deep_budget:type_name -> google.protobuf.Duration
+	60, // 3: doctor.v1.Target.deep_budget:type_name -> google.protobuf.Duration
 	0,  // 4: doctor.v1.Database.engine:type_name -> doctor.v1.Engine
 	1,  // 5: doctor.v1.Database.meets:type_name -> doctor.v1.Need
 	10, // 6: doctor.v1.Database.settings:type_name -> doctor.v1.Settings
-	53, // 7: doctor.v1.Settings.values:type_name -> doctor.v1.Settings.ValuesEntry
+	57, // 7: doctor.v1.Settings.values:type_name -> doctor.v1.Settings.ValuesEntry
 	2,  // 8: doctor.v1.Finding.severity:type_name -> doctor.v1.Severity
 	11, // 9: doctor.v1.Finding.object:type_name -> doctor.v1.Object
-	54, // 10: doctor.v1.Finding.evidence:type_name -> doctor.v1.Finding.EvidenceEntry
+	58, // 10: doctor.v1.Finding.evidence:type_name -> doctor.v1.Finding.EvidenceEntry
 	11, // 11: doctor.v1.FindingKey.object:type_name -> doctor.v1.Object
-	13, // 12: doctor.v1.PlannedFix.covers:type_name -> doctor.v1.FindingKey
-	4,  // 13: doctor.v1.PlannedFix.risk:type_name -> doctor.v1.Risk
-	5,  // 14: doctor.v1.PlannedFix.expects:type_name -> doctor.v1.Expectation
-	6,  // 15: doctor.v1.PlannedFix.requires:type_name -> doctor.v1.Requirement
-	16, // 16: doctor.v1.PlannedFix.steps:type_name -> doctor.v1.Step
-	56, // 17: doctor.v1.PlannedFix.duration:type_name -> google.protobuf.Duration
-	17, // 18: doctor.v1.Step.sql:type_name -> doctor.v1.SqlStep
-	24, // 19: doctor.v1.Step.edit_file:type_name -> doctor.v1.EditFileStep
-	27, // 20: doctor.v1.Step.probe:type_name -> doctor.v1.ProbeStep
-	29, // 21: doctor.v1.Step.operation:type_name -> doctor.v1.OperationStep
-	31, // 22: doctor.v1.Step.manual:type_name -> doctor.v1.ManualStep
-	22, // 23: doctor.v1.SqlStep.args:type_name -> doctor.v1.Value
-	7,  // 24: doctor.v1.SqlStep.mode:type_name -> doctor.v1.SqlMode
-	19, // 25: doctor.v1.SqlStep.guard:type_name -> doctor.v1.Guard
-	20, // 26: doctor.v1.SqlStep.save:type_name -> doctor.v1.Save
-	21, // 27: doctor.v1.SqlStep.undo:type_name -> doctor.v1.UndoSql
-	18, // 28: doctor.v1.SqlStep.verifier:type_name -> doctor.v1.Verifier
-	22, // 29: doctor.v1.Guard.args:type_name -> doctor.v1.Value
-	22, // 30: doctor.v1.Save.args:type_name -> doctor.v1.Value
-	22, // 31: doctor.v1.UndoSql.args:type_name -> doctor.v1.Value
-	19, // 32: doctor.v1.UndoSql.guard:type_name -> doctor.v1.Guard
-	23, // 33: doctor.v1.Value.null:type_name -> doctor.v1.Null
-	26, // 34: doctor.v1.EditFileStep.splices:type_name -> doctor.v1.Splice
-	25, // 35: doctor.v1.EditFileStep.server:type_name -> doctor.v1.ServerFile
-	19, // 36: doctor.v1.ProbeStep.holds:type_name -> doctor.v1.Guard
-	28, // 37: doctor.v1.ProbeStep.login:type_name -> doctor.v1.Login
-	55, // 38: doctor.v1.OperationStep.params:type_name -> doctor.v1.OperationStep.ParamsEntry
-	30, // 39: doctor.v1.OperationStep.effects:type_name -> doctor.v1.Effects
-	34, // 40: doctor.v1.DescribeResponse.checks:type_name -> doctor.v1.CheckInfo
-	1,  // 41: doctor.v1.CheckInfo.needs:type_name -> doctor.v1.Need
-	35, // 42: doctor.v1.CheckInfo.codes:type_name -> doctor.v1.Code
-	2,  // 43: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
-	8,  // 44: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
-	56, // 45: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
-	12, // 46: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
-	14, // 47: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
-	38, // 48: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
-	3,  // 49: doctor.v1.Done.status:type_name -> doctor.v1.Status
-	56, // 50: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
-	8,  // 51: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
-	12, // 52: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
-	15, // 53: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
-	42, // 54: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
-	43, // 55: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
-	44, // 56: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
-	49, // 57: doctor.v1.ExecuteRequest.rows:type_name -> doctor.v1.Rows
-	8,  // 58: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
-	29, // 59: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
-	14, // 60: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
-	46, // 61: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
-	48, // 62: doctor.v1.ExecuteResponse.read:type_name -> doctor.v1.ReadRows
-	47, // 63: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
-	47, // 64: doctor.v1.Rows.rows:type_name -> doctor.v1.SavedRow
-	32, // 65: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
-	36, // 66: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
-	39, // 67: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
-	41, // 68: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
-	33, // 69: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
-	37, // 70: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
-	40, // 71: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
-	45, // 72: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
-	69, // [69:73] is the sub-list for method output_type
-	65, // [65:69] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	15, // 12: doctor.v1.Progress.parts:type_name -> doctor.v1.Part
+	13, // 13: doctor.v1.PlannedFix.covers:type_name -> doctor.v1.FindingKey
+	4,  // 14: doctor.v1.PlannedFix.risk:type_name -> doctor.v1.Risk
+	5,  // 15: doctor.v1.PlannedFix.expects:type_name -> doctor.v1.Expectation
+	6,  // 16: doctor.v1.PlannedFix.requires:type_name -> doctor.v1.Requirement
+	17, // 17: doctor.v1.PlannedFix.steps:type_name -> doctor.v1.Step
+	60, // 18: doctor.v1.PlannedFix.duration:type_name -> google.protobuf.Duration
+	18, // 19: doctor.v1.Step.sql:type_name -> doctor.v1.SqlStep
+	25, // 20: doctor.v1.Step.edit_file:type_name -> doctor.v1.EditFileStep
+	28, // 21: doctor.v1.Step.probe:type_name -> doctor.v1.ProbeStep
+	30, // 22: doctor.v1.Step.operation:type_name -> doctor.v1.OperationStep
+	32, // 23: doctor.v1.Step.manual:type_name -> doctor.v1.ManualStep
+	23, // 24: doctor.v1.SqlStep.args:type_name -> doctor.v1.Value
+	7,  // 25: doctor.v1.SqlStep.mode:type_name -> doctor.v1.SqlMode
+	20, // 26: doctor.v1.SqlStep.guard:type_name -> doctor.v1.Guard
+	21, // 27: doctor.v1.SqlStep.save:type_name -> doctor.v1.Save
+	22, // 28: doctor.v1.SqlStep.undo:type_name -> doctor.v1.UndoSql
+	19, // 29: doctor.v1.SqlStep.verifier:type_name -> doctor.v1.Verifier
+	23, // 30: doctor.v1.Guard.args:type_name -> doctor.v1.Value
+	23, // 31: doctor.v1.Save.args:type_name -> doctor.v1.Value
+	23, // 32: doctor.v1.UndoSql.args:type_name -> doctor.v1.Value
+	20, // 33: doctor.v1.UndoSql.guard:type_name -> doctor.v1.Guard
+	24, // 34: doctor.v1.Value.null:type_name -> doctor.v1.Null
+	27, // 35: doctor.v1.EditFileStep.splices:type_name -> doctor.v1.Splice
+	26, // 36: doctor.v1.EditFileStep.server:type_name -> doctor.v1.ServerFile
+	20, // 37: doctor.v1.ProbeStep.holds:type_name -> doctor.v1.Guard
+	29, // 38: doctor.v1.ProbeStep.login:type_name -> doctor.v1.Login
+	59, // 39: doctor.v1.OperationStep.params:type_name -> doctor.v1.OperationStep.ParamsEntry
+	31, // 40: doctor.v1.OperationStep.effects:type_name -> doctor.v1.Effects
+	35, // 41: doctor.v1.DescribeResponse.checks:type_name -> doctor.v1.CheckInfo
+	1,  // 42: doctor.v1.CheckInfo.needs:type_name -> doctor.v1.Need
+	36, // 43: doctor.v1.CheckInfo.codes:type_name -> doctor.v1.Code
+	2,  // 44: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
+	8,  // 45: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
+	60, // 46: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
+	12, // 47: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
+	14, // 48: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
+	39, // 49: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
+	3,  // 50: doctor.v1.Done.status:type_name -> doctor.v1.Status
+	60, // 51: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
+	8,  // 52: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
+	12, // 53: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
+	16, // 54: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
+	43, // 55: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
+	44, // 56: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
+	45, // 57: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
+	52, // 58: doctor.v1.ExecuteRequest.rows:type_name -> doctor.v1.Rows
+	46, // 59: doctor.v1.ExecuteRequest.stop:type_name -> doctor.v1.Stop
+	8,  // 60: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
+	30, // 61: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
+	14, // 62: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
+	48, // 63: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
+	51, // 64: doctor.v1.ExecuteResponse.read:type_name -> doctor.v1.ReadRows
+	49, // 65: doctor.v1.ExecuteResponse.document:type_name -> doctor.v1.Document
+	50, // 66: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
+	50, // 67: doctor.v1.Rows.rows:type_name -> doctor.v1.SavedRow
+	33, // 68: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
+	37, // 69: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
+	40, // 70: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
+	42, // 71: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
+	34, // 72: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
+	38, // 73: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
+	41, // 74: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
+	47, // 75: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
+	72, // [72:76] is the sub-list for method output_type
+	68, // [68:72] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_doctor_v1_plugin_proto_init() }
@@ -4299,35 +4630,37 @@ func file_doctor_v1_plugin_proto_init() {
 	if File_doctor_v1_plugin_proto != nil {
 		return
 	}
-	file_doctor_v1_plugin_proto_msgTypes[8].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[9].OneofWrappers = []any{
 		(*Step_Sql)(nil),
 		(*Step_EditFile)(nil),
 		(*Step_Probe)(nil),
 		(*Step_Operation)(nil),
 		(*Step_Manual)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[14].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[15].OneofWrappers = []any{
 		(*Value_Null)(nil),
 		(*Value_Text)(nil),
 		(*Value_Integer)(nil),
 		(*Value_Boolean)(nil),
 		(*Value_Binary)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[29].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[30].OneofWrappers = []any{
 		(*CheckResponse_Found)(nil),
 		(*CheckResponse_Progress)(nil),
 		(*CheckResponse_Done)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[33].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[34].OneofWrappers = []any{
 		(*ExecuteRequest_Start)(nil),
 		(*ExecuteRequest_Saved)(nil),
 		(*ExecuteRequest_Cancel)(nil),
 		(*ExecuteRequest_Rows)(nil),
+		(*ExecuteRequest_Stop)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[37].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[39].OneofWrappers = []any{
 		(*ExecuteResponse_Progress)(nil),
 		(*ExecuteResponse_Save)(nil),
 		(*ExecuteResponse_Read)(nil),
+		(*ExecuteResponse_Document)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4335,7 +4668,7 @@ func file_doctor_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doctor_v1_plugin_proto_rawDesc), len(file_doctor_v1_plugin_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   48,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -250,6 +250,17 @@ func working() doctor.Check {
 			fmt.Fprintln(os.Stderr, "the operation has stopped")
 			return ctx.Err()
 		},
+		"chunks": func(ctx context.Context, _ *doctor.Target, _ doctor.OperationStep, _ string, h doctor.OperationHost) error {
+			h.Document("report.md", "# Half")
+			h.Progress(doctor.Progress{Text: "chunk"})
+			select {
+			case <-h.Stopping():
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			h.Document("report.md", "# Whole")
+			return doctor.Stopped("Run it again.")
+		},
 		"stuck": func(_ context.Context, _ *doctor.Target, _ doctor.OperationStep, _ string, h doctor.OperationHost) error {
 			h.Progress(doctor.Progress{Text: "stuck"})
 			select {}
