@@ -30,6 +30,11 @@ postgres: ## install Debian's PostgreSQL and sources of locales where they are m
 		run=; [ "$$(id -u)" = 0 ] || run=sudo; \
 		$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends locales >/dev/null; \
 	fi
+	@if [ -n "$$SYNAPSE_DOCTOR_DATA" ] && ! command -v zstd >/dev/null; then \
+		echo "no zstd, in which the real homeserver's SQLite database is packed: installing Debian's package"; \
+		run=; [ "$$(id -u)" = 0 ] || run=sudo; \
+		$$run apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends zstd >/dev/null; \
+	fi
 
 .PHONY: postgres-matrix
 postgres-matrix: postgres ## install PostgreSQL 14, 16, 17 and 18 beside it, for tests that run on each
