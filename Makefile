@@ -79,6 +79,16 @@ test-synapse: postgres debootstrap ## mend databases of a real Synapse and start
 bench: build postgres ## time whole checks against psql, and the long work of locale against pg_amcheck, pg_dump and reindexdb
 	go run ./cmd/bench -doctor bin/synapse-doctor
 
+.PHONY: pgloader
+pgloader: ## install Debian's pgloader, where that is possible: without it bench-port leaves it out
+	@if [ "$$(id -u)" = 0 ] && ! command -v pgloader >/dev/null; then \
+		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgloader >/dev/null || true; \
+	fi
+
+.PHONY: bench-port
+bench-port: build postgres pgloader ## time the port from SQLite against pgloader and the limit; BENCH="-script -size 0.2" for Synapse's script and a size in GB
+	go run ./cmd/bench -doctor bin/synapse-doctor -port $(BENCH)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, buf lint
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }

@@ -110,6 +110,10 @@ func (b *bench) crashServer() {
 	b.t.Error(err)
 }
 
+func (*bench) Stopping() <-chan struct{} { return nil }
+
+func (*bench) Document(string, string) {}
+
 func (b *bench) Progress(p doctor.Progress) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/sequence"
 )
 
 // judge says what is wrong with a sequence, if anything is: one finding, for the gravest reason there is. The others are
@@ -14,48 +15,48 @@ import (
 // gives out last_value next. Synapse takes last_value for its position all the same, so that after a start its readers
 // stand at the number that comes next. That is how every ported server looks, and no fault of theirs until they stand
 // beyond it; that the one row with this number will escape them is said as information.
-func judge(s *state) (doctor.Finding, bool) {
-	f := doctor.Finding{Severity: doctor.Error, Object: doctor.Object{Kind: "sequence", Name: s.name}}
-	tables, positions, readers := greatest(s.tables), greatest(s.positions), greatest(s.readers)
+func judge(s *sequence.State) (doctor.Finding, bool) {
+	f := doctor.Finding{Severity: doctor.Error, Object: doctor.Object{Kind: "sequence", Name: s.Name}}
+	tables, positions, readers := sequence.Greatest(s.Tables), sequence.Greatest(s.Positions), sequence.Greatest(s.ReadersAt)
 	switch {
-	case tables > s.last():
+	case tables > s.Last():
 		f.Code = BehindTable
-		f.Summary = fmt.Sprintf("The sequence %s is behind %s: it would give out numbers that are taken.", s.name, s.ahead(s.tables, s.last()))
-		if s.localparts {
+		f.Summary = fmt.Sprintf("The sequence %s is behind %s: it would give out numbers that are taken.", s.Name, ahead(s, s.Tables, s.Last()))
+		if s.Localparts {
 			f.Severity = doctor.Warning
-			f.Summary = fmt.Sprintf("The sequence %s is behind the user names that are numbers: guests would be given names that are taken.", s.name)
+			f.Summary = fmt.Sprintf("The sequence %s is behind the user names that are numbers: guests would be given names that are taken.", s.Name)
 		}
-	case s.convertedAhead():
+	case convertedAhead(s):
 		f.Code = BehindTable
-		f.Summary = fmt.Sprintf("The sequence %s is behind %s: device list changes with the numbers between would never be sent.", s.name, converted.table)
-	case positions > s.last():
+		f.Summary = fmt.Sprintf("The sequence %s is behind %s: device list changes with the numbers between would never be sent.", s.Name, sequence.Converted.Table)
+	case positions > s.Last():
 		f.Code = BehindStreamPosition
-		f.Summary = fmt.Sprintf("The sequence %s is behind the position recorded for the stream %q: Synapse refuses to start.", s.name, s.stream)
-		if s.down {
+		f.Summary = fmt.Sprintf("The sequence %s is behind the position recorded for the stream %q: Synapse refuses to start.", s.Name, s.Stream)
+		if s.Down {
 			f.Severity = doctor.Warning
-			f.Summary = fmt.Sprintf("The sequence %s is behind the position recorded for the stream %q: it would give out numbers that were used before.", s.name, s.stream)
+			f.Summary = fmt.Sprintf("The sequence %s is behind the position recorded for the stream %q: it would give out numbers that were used before.", s.Name, s.Stream)
 		}
-	case readers > s.value:
+	case readers > s.Value:
 		f.Code, f.Severity = BehindStreamPosition, doctor.Warning
-		f.Summary = fmt.Sprintf("The sequence %s is behind %s: what gets the numbers between would be passed over.", s.name, s.ahead(s.readers, s.value))
-	case readers > s.last() && s.stream != "":
+		f.Summary = fmt.Sprintf("The sequence %s is behind %s: what gets the numbers between would be passed over.", s.Name, ahead(s, s.ReadersAt, s.Value))
+	case readers > s.Last() && s.Stream != "":
 		f.Code, f.Severity = NotCalled, doctor.Info
-		f.Summary = fmt.Sprintf("The number that the sequence %s gives next has already been passed by %s: what gets it would be passed over.", s.name, s.ahead(s.readers, s.last()))
+		f.Summary = fmt.Sprintf("The number that the sequence %s gives next has already been passed by %s: what gets it would be passed over.", s.Name, ahead(s, s.ReadersAt, s.Last()))
 	default:
 		return f, false
 	}
-	f.Observed = fmt.Sprintf("the last number given out is %d", s.last())
-	f.Expected = fmt.Sprintf("at least %d", s.needed())
-	f.Evidence = s.evidence()
-	f.Fixable = s.fits() // by hand, where the role may not change the sequence
-	f.Remedy = s.remedy()
+	f.Observed = fmt.Sprintf("the last number given out is %d", s.Last())
+	f.Expected = fmt.Sprintf("at least %d", s.Needed())
+	f.Evidence = evidence(s)
+	f.Fixable = s.Fits() // by hand, where the role may not change the sequence
+	f.Remedy = remedy(s)
 	return f, true
 }
 
 // convertedAhead: Synapse counts this reader among the tables of the sequence.
-func (s *state) convertedAhead() bool {
-	for _, m := range s.readers {
-		if m.where == converted.String() && m.n > s.value {
+func convertedAhead(s *sequence.State) bool {
+	for _, m := range s.ReadersAt {
+		if m.Where == sequence.Converted.String() && m.N > s.Value {
 			return true
 		}
 	}
@@ -63,75 +64,50 @@ func (s *state) convertedAhead() bool {
 }
 
 // ahead names the places that are beyond n.
-func (s *state) ahead(marks []mark, n int64) string {
+func ahead(s *sequence.State, marks []sequence.Mark, n int64) string {
 	var names []string
 	for _, m := range marks {
-		if m.n > n {
-			names = append(names, m.where)
+		if m.N > n {
+			names = append(names, m.Where)
 		}
 	}
 	return strings.Join(names, ", ")
 }
 
-// fits is whether there is a number left to give out after the one that is needed.
-func (s *state) fits() bool { return s.needed() < s.limit() }
-
 // maxWriters bounds the writers listed as evidence: rows of writers that are long gone stay until the next start.
 const maxWriters = 8
 
-func (s *state) evidence() map[string]string {
-	e := map[string]string{"last_value": fmt.Sprint(s.value), "is_called": fmt.Sprint(s.called)}
+func evidence(s *sequence.State) map[string]string {
+	e := map[string]string{"last_value": fmt.Sprint(s.Value), "is_called": fmt.Sprint(s.Called)}
 	sign := int64(1)
-	if s.down {
+	if s.Down {
 		sign = -1
 	}
-	for _, m := range s.tables {
-		e[m.where] = fmt.Sprint(sign * m.n)
+	for _, m := range s.Tables {
+		e[m.Where] = fmt.Sprint(sign * m.N)
 	}
-	for _, m := range s.readers {
-		e[m.where] = fmt.Sprint(m.n)
+	for _, m := range s.ReadersAt {
+		e[m.Where] = fmt.Sprint(m.N)
 	}
-	for i, m := range s.positions {
-		if i < maxWriters || m.n == greatest(s.positions) {
-			e[m.where] = fmt.Sprint(sign * m.n)
+	for i, m := range s.Positions {
+		if i < maxWriters || m.N == sequence.Greatest(s.Positions) {
+			e[m.Where] = fmt.Sprint(sign * m.N)
 		}
 	}
-	if s.outsized > 0 {
-		e["users.name of 19 digits or more"] = fmt.Sprint(s.outsized)
+	if s.Outsized > 0 {
+		e["users.name of 19 digits or more"] = fmt.Sprint(s.Outsized)
 	}
 	return e
 }
 
-func (s *state) remedy() string {
-	if !s.fits() {
+func remedy(s *sequence.State) string {
+	if !s.Fits() {
 		return fmt.Sprintf("The sequence can't be moved to %d: it, or a column that it numbers, holds numbers up to %d. Find out which of "+
-			"the numbers given as evidence is wrong, and how it came there, before anything is changed.", s.needed(), s.limit())
+			"the numbers given as evidence is wrong, and how it came there, before anything is changed.", s.Needed(), s.Limit())
 	}
 	how := "Stop Synapse and all its workers, and let the doctor move the sequence forward:\n\n    synapse-doctor fix sequence --apply\n\nor do it yourself:"
-	if !s.at.IsOwner && !s.at.MaySet {
+	if !s.At.IsOwner && !s.At.MaySet {
 		how = "Synapse's role may not change the sequence. Stop Synapse and all its workers, and run this as its owner:"
 	}
-	return how + "\n\n    " + strings.ReplaceAll(s.setval(s.lastExpression()), "\n", "\n    ") + ";"
-}
-
-// setval is the statement that moves the sequence to the greatest number in use. last is what it had given out before.
-func (s *state) setval(last string) string {
-	return fmt.Sprintf("SELECT setval(%s, %s, true)", s.at.Literal, s.greatestExpression(last))
-}
-
-// greatestExpression is what needed computes, for the server to compute.
-func (s *state) greatestExpression(last string) string {
-	terms := []string{"1", last}
-	for _, marks := range [][]mark{s.tables, s.positions, s.readers} {
-		for i, m := range marks {
-			if i == 0 || m.from != marks[i-1].from {
-				terms = append(terms, m.from)
-			}
-		}
-	}
-	return "GREATEST(" + strings.Join(terms, ",\n  ") + ")"
-}
-
-func (s *state) lastExpression() string {
-	return fmt.Sprintf("(SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM %s)", s.at.Ident)
+	return how + "\n\n    " + strings.ReplaceAll(s.Setval(s.LastExpression()), "\n", "\n    ") + ";"
 }

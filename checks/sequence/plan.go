@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/sequence"
 )
 
 // plan answers the findings of each database with one transaction that moves its sequences forward, and names what only
@@ -27,21 +28,21 @@ func plan(ctx context.Context, t *doctor.Target, findings []doctor.Finding) ([]d
 		if err != nil {
 			return nil, err
 		}
-		var move, ask []*state
-		for _, s := range e.sequences {
+		var move, ask []*sequence.State
+		for _, s := range e.Sequences {
 			_, stillWrong := judge(s)
-			_, asked := wanted[s.name]
+			_, asked := wanted[s.Name]
 			switch {
-			case !asked || !stillWrong || !s.fits():
-			case s.at.IsOwner || s.at.MaySet:
+			case !asked || !stillWrong || !s.Fits():
+			case s.At.IsOwner || s.At.MaySet:
 				move = append(move, s)
 			default:
 				ask = append(ask, s)
 			}
 		}
-		covers := func(states []*state) (keys []doctor.FindingKey) {
+		covers := func(states []*sequence.State) (keys []doctor.FindingKey) {
 			for _, s := range states {
-				keys = append(keys, wanted[s.name].Key())
+				keys = append(keys, wanted[s.Name].Key())
 			}
 			return keys
 		}
@@ -70,7 +71,7 @@ func planID(what, label string) string {
 // group names the one transaction of the plan.
 const group = "resync"
 
-func resync(label string, states []*state) doctor.Plan {
+func resync(label string, states []*sequence.State) doctor.Plan {
 	p := doctor.Plan{
 		ID: planID("resync", label), Title: fmt.Sprintf("Move %s forward to the greatest number in use", count(states)),
 		Risk: doctor.Careful, Expects: doctor.ExpectSynapse, Database: label,
@@ -80,22 +81,22 @@ func resync(label string, states []*state) doctor.Plan {
 		p.Steps = append(p.Steps, *lock)
 	}
 	for _, s := range states {
-		if s.at.IsOwner {
+		if s.At.IsOwner {
 			p.Steps = append(p.Steps, holdStep(label, s))
 		}
 	}
 	// What ROLLBACK does not put back comes last: when anything before it fails, it has not happened.
 	for _, s := range states {
-		if s.at.IsOwner {
+		if s.At.IsOwner {
 			p.Steps = append(p.Steps, restart(label, s), setCalled(label, s))
 		}
 	}
 	var stands []string
 	for _, s := range states {
-		if !s.at.IsOwner {
+		if !s.At.IsOwner {
 			p.Steps = append(p.Steps, setOnly(label, s))
 		}
-		stands = append(stands, s.stands(s.needed(), true))
+		stands = append(stands, standsAt(s, s.Needed(), true))
 	}
 	p.Steps = append(p.Steps, doctor.Step{Title: "See that every sequence is where it should be", Probe: &doctor.ProbeStep{
 		Database: label,
@@ -105,20 +106,20 @@ func resync(label string, states []*state) doctor.Plan {
 	return p
 }
 
-func count(states []*state) string {
+func count(states []*sequence.State) string {
 	if len(states) == 1 {
-		return "the sequence " + states[0].name
+		return "the sequence " + states[0].Name
 	}
 	return fmt.Sprintf("%d sequences", len(states))
 }
 
 // lockStep keeps writers away from everything that the numbers are taken from. Nil where the role may lock nothing.
-func lockStep(label string, states []*state) *doctor.Step {
+func lockStep(label string, states []*sequence.State) *doctor.Step {
 	var tables []string
 	for _, s := range states {
-		for _, m := range slices.Concat(s.tables, s.positions, s.readers) {
-			if m.table.MayLock {
-				tables = append(tables, m.table.Ident)
+		for _, m := range slices.Concat(s.Tables, s.Positions, s.ReadersAt) {
+			if m.Table.MayLock {
+				tables = append(tables, m.Table.Ident)
 			}
 		}
 	}
@@ -137,13 +138,13 @@ func lockStep(label string, states []*state) *doctor.Step {
 // of the transaction (ShareRowExclusive; LOCK TABLE takes no sequence), so that what a guard sees after it is still so when
 // the sequence is moved. All else stays as it was, but that the next number drawn is written to the log anew (log_cnt 0).
 // Only the owner can do it.
-func (s *state) hold() string {
-	return fmt.Sprintf("ALTER SEQUENCE %s MAXVALUE %d", s.at.Ident, s.at.Max)
+func hold(s *sequence.State) string {
+	return fmt.Sprintf("ALTER SEQUENCE %s MAXVALUE %d", s.At.Ident, s.At.Max)
 }
 
-func holdStep(label string, s *state) doctor.Step {
-	return doctor.Step{Title: fmt.Sprintf("Keep others from drawing from %s until the end of the transaction", s.name), SQL: &doctor.SQLStep{
-		Database: label, Mode: doctor.ModeGroup, Group: group, Statement: s.hold(),
+func holdStep(label string, s *sequence.State) doctor.Step {
+	return doctor.Step{Title: fmt.Sprintf("Keep others from drawing from %s until the end of the transaction", s.Name), SQL: &doctor.SQLStep{
+		Database: label, Mode: doctor.ModeGroup, Group: group, Statement: hold(s),
 	}}
 }
 
@@ -151,62 +152,62 @@ func holdStep(label string, s *state) doctor.Step {
 // does not. Hence two steps for one sequence. Each puts back what it did itself. Undone, the second comes first, and so
 // it holds the sequence for both.
 
-func restart(label string, s *state) doctor.Step {
-	undo := []doctor.UndoSQL{{Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.at.Ident, s.value), Guard: s.undrawn(s.needed(), false)}}
-	if s.called {
-		undo = append(undo, doctor.UndoSQL{Statement: fmt.Sprintf("SELECT setval(%s, %d, true)", s.at.Literal, s.value), Guard: s.undrawn(s.value, false)})
+func restart(label string, s *sequence.State) doctor.Step {
+	undo := []doctor.UndoSQL{{Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.At.Ident, s.Value), Guard: undrawn(s, s.Needed(), false)}}
+	if s.Called {
+		undo = append(undo, doctor.UndoSQL{Statement: fmt.Sprintf("SELECT setval(%s, %d, true)", s.At.Literal, s.Value), Guard: undrawn(s, s.Value, false)})
 	}
-	return doctor.Step{Title: fmt.Sprintf("Restart %s so that ROLLBACK still puts it back", s.name), SQL: &doctor.SQLStep{
+	return doctor.Step{Title: fmt.Sprintf("Restart %s so that ROLLBACK still puts it back", s.Name), SQL: &doctor.SQLStep{
 		Database: label, Mode: doctor.ModeGroup, Group: group,
-		Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.at.Ident, s.needed()),
-		Guard:     s.unchanged(), Undo: undo,
+		Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.At.Ident, s.Needed()),
+		Guard:     unchanged(s), Undo: undo,
 	}}
 }
 
-func setCalled(label string, s *state) doctor.Step {
-	return doctor.Step{Title: fmt.Sprintf("Move %s from %d to %d", s.name, s.last(), s.needed()), SQL: &doctor.SQLStep{
+func setCalled(label string, s *sequence.State) doctor.Step {
+	return doctor.Step{Title: fmt.Sprintf("Move %s from %d to %d", s.Name, s.Last(), s.Needed()), SQL: &doctor.SQLStep{
 		Database: label, Mode: doctor.ModeGroup, Group: group, MaxRows: 1,
-		Statement: s.setval(fmt.Sprint(max(s.last(), 0))),
-		Undo: []doctor.UndoSQL{{Statement: s.hold()}, {Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.at.Ident, s.needed()),
-			Guard: s.undrawn(s.needed(), true)}},
+		Statement: s.Setval(fmt.Sprint(max(s.Last(), 0))),
+		Undo: []doctor.UndoSQL{{Statement: hold(s)}, {Statement: fmt.Sprintf("ALTER SEQUENCE %s RESTART WITH %d", s.At.Ident, s.Needed()),
+			Guard: undrawn(s, s.Needed(), true)}},
 	}}
 }
 
-func setOnly(label string, s *state) doctor.Step {
+func setOnly(label string, s *sequence.State) doctor.Step {
 	return doctor.Step{Title: fmt.Sprintf("Move %s from %d to %d, at once: it is not this role's own, so ROLLBACK would not put it back, "+
-		"and nobody is kept from drawing from it: Synapse and all its workers have to stay stopped meanwhile", s.name, s.last(), s.needed()),
+		"and nobody is kept from drawing from it: Synapse and all its workers have to stay stopped meanwhile", s.Name, s.Last(), s.Needed()),
 		SQL: &doctor.SQLStep{
 			Database: label, Mode: doctor.ModeGroup, Group: group, MaxRows: 1, Lasting: true,
-			Statement: s.setval(s.lastExpression()), Guard: s.unchanged(),
-			Undo: []doctor.UndoSQL{{Statement: fmt.Sprintf("SELECT setval(%s, %d, %t)", s.at.Literal, s.value, s.called), Guard: s.undrawn(s.needed(), true)}},
+			Statement: s.Setval(s.LastExpression()), Guard: unchanged(s),
+			Undo: []doctor.UndoSQL{{Statement: fmt.Sprintf("SELECT setval(%s, %d, %t)", s.At.Literal, s.Value, s.Called), Guard: undrawn(s, s.Needed(), true)}},
 		}}
 }
 
-// stands is the condition that the sequence is exactly there.
-func (s *state) stands(value int64, called bool) string {
-	return fmt.Sprintf("(SELECT last_value = %d AND is_called = %t FROM %s)", value, called, s.at.Ident)
+// standsAt is the condition that the sequence is exactly there.
+func standsAt(s *sequence.State, value int64, called bool) string {
+	return fmt.Sprintf("(SELECT last_value = %d AND is_called = %t FROM %s)", value, called, s.At.Ident)
 }
 
 // unchanged holds while the sequence, and all that uses its numbers, are as the plan saw them.
-func (s *state) unchanged() *doctor.Guard {
+func unchanged(s *sequence.State) *doctor.Guard {
 	return &doctor.Guard{
-		Query: fmt.Sprintf("SELECT %s\n  AND %s = %d", s.stands(s.value, s.called), s.greatestExpression(fmt.Sprint(max(s.last(), 0))), s.needed()),
-		Else:  fmt.Sprintf("The sequence %s, or what it numbers, has changed since the plan was made. Make sure that Synapse and all its workers are stopped, and run the fix again.", s.name),
+		Query: fmt.Sprintf("SELECT %s\n  AND %s = %d", standsAt(s, s.Value, s.Called), s.GreatestExpression(fmt.Sprint(max(s.Last(), 0))), s.Needed()),
+		Else:  fmt.Sprintf("The sequence %s, or what it numbers, has changed since the plan was made. Make sure that Synapse and all its workers are stopped, and run the fix again.", s.Name),
 	}
 }
 
-func (s *state) undrawn(value int64, called bool) *doctor.Guard {
+func undrawn(s *sequence.State, value int64, called bool) *doctor.Guard {
 	return &doctor.Guard{
-		Query: "SELECT " + s.stands(value, called),
-		Else:  fmt.Sprintf("Numbers were drawn from the sequence %s since: putting it back would give them out again.", s.name),
+		Query: "SELECT " + standsAt(s, value, called),
+		Else:  fmt.Sprintf("Numbers were drawn from the sequence %s since: putting it back would give them out again.", s.Name),
 	}
 }
 
-func byOwner(label string, states []*state) doctor.Plan {
+func byOwner(label string, states []*sequence.State) doctor.Plan {
 	var text strings.Builder
 	text.WriteString("Synapse's role may not change these sequences. Stop Synapse and all its workers, and run this as their owner or as an administrator of the database server:\n")
 	for _, s := range states {
-		text.WriteString("\n    " + strings.ReplaceAll(s.setval(s.lastExpression()), "\n", "\n    ") + ";\n")
+		text.WriteString("\n    " + strings.ReplaceAll(s.Setval(s.LastExpression()), "\n", "\n    ") + ";\n")
 	}
 	return doctor.Plan{
 		ID: planID("by-owner", label), Title: fmt.Sprintf("Have %s moved by the owner", count(states)),

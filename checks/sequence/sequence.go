@@ -1,10 +1,10 @@
 // Package sequence is the check that no sequence of the database is behind the numbers in use. It may import
-// core/doctor, core/synapse, core/pgdb and core/sqlitedb.
+// core/doctor, core/synapse, core/pgdb, core/sqlitedb and core/sequence.
 //
 // Synapse draws the numbers of events, receipts, state groups and much else from 26 sequences. A port, a restored backup
-// or a failover can leave one behind: Synapse then refuses to start, or gives a number twice. facts.go lists what feeds
-// on what; catalog.go and examine.go read where everything stands; finding.go says what is wrong, stray.go what is
-// not Synapse's; plan.go mends it.
+// or a failover can leave one behind: Synapse then refuses to start, or gives a number twice. core/sequence
+// lists what feeds on what, and reads where everything stands; finding.go says what is wrong, stray.go what is not
+// Synapse's; plan.go mends it.
 package sequence
 
 import (
@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/sequence"
 )
 
 // The codes of the check.
@@ -48,26 +49,26 @@ func run(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
 		if err != nil {
 			return errors.Join(append(unread, err)...)
 		}
-		for _, s := range e.sequences {
+		for _, s := range e.Sequences {
 			if f, found := judge(s); found {
 				f.Database = db.Label
 				r.Find(f)
 			}
 		}
-		for _, f := range judgeStrays(e.strays) {
+		for _, f := range judgeStrays(e.Strays) {
 			f.Database = db.Label
 			r.Find(f)
 		}
-		for _, err := range e.unread {
+		for _, err := range e.Unread {
 			unread = append(unread, fmt.Errorf("database %s: %w", db.Label, err))
 		}
 	}
 	return errors.Join(unread...)
 }
 
-func look(ctx context.Context, t *doctor.Target, db *doctor.Database) (e *examined, err error) {
+func look(ctx context.Context, t *doctor.Target, db *doctor.Database) (e *sequence.Examined, err error) {
 	err = db.Read(ctx, func(tx pgx.Tx) error {
-		e, err = examine(ctx, tx, db, t.Deep)
+		e, err = sequence.Examine(ctx, tx, db, t.Deep)
 		return err
 	})
 	if err != nil {

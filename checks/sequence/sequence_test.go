@@ -2,7 +2,6 @@ package sequence
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
+	"github.com/synapse-doctor/synapse-doctor/core/sequence"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -237,27 +237,27 @@ func TestASoundDatabaseHasNoFindings(t *testing.T) {
 }
 
 func TestTheFixtureAndTheDumpsHaveAllSequences(t *testing.T) {
-	if len(all) != 26 {
-		t.Errorf("%d sequences are known, want 26", len(all))
+	if len(sequence.All) != 26 {
+		t.Errorf("%d sequences are known, want 26", len(sequence.All))
 	}
 	have := standing(t, fixture(t).Conn(t))
-	for _, k := range all {
-		if have[k.name] == "" {
-			t.Errorf("the fixture lacks %s", k.name)
+	for _, k := range sequence.All {
+		if have[k.Name] == "" {
+			t.Errorf("the fixture lacks %s", k.Name)
 		}
 	}
-	if len(have) != len(all) {
-		t.Errorf("the fixture has %d sequences, want %d", len(have), len(all))
+	if len(have) != len(sequence.All) {
+		t.Errorf("the fixture has %d sequences, want %d", len(have), len(sequence.All))
 	}
 }
 
 func TestEachSequenceSetBackIsFoundAloneAndMended(t *testing.T) {
 	db := fixture(t) // mended after each, it serves for the next
-	for _, k := range all {
+	for _, k := range sequence.All {
 		for _, how := range []string{"ALTER SEQUENCE %s RESTART", "SELECT setval('%s', 1)"} {
-			t.Run(k.name+"/"+how[:6], func(t *testing.T) {
-				db.Exec(t, fmt.Sprintf(how, k.name))
-				wantMended(t, db, BehindTable, k.name)
+			t.Run(k.Name+"/"+how[:6], func(t *testing.T) {
+				db.Exec(t, fmt.Sprintf(how, k.Name))
+				wantMended(t, db, BehindTable, k.Name)
 			})
 		}
 	}
@@ -282,33 +282,33 @@ var emptyInDump = map[string]string{
 
 func TestEachSequenceOfAPortedServerIsFoundAloneAndMended(t *testing.T) {
 	db := dump(t, "synapse_ported.dump")
-	for _, k := range all {
-		t.Run(k.name, func(t *testing.T) {
-			if sql, ok := emptyInDump[k.name]; ok {
+	for _, k := range sequence.All {
+		t.Run(k.Name, func(t *testing.T) {
+			if sql, ok := emptyInDump[k.Name]; ok {
 				db.Exec(t, sql)
 			} else {
-				db.Exec(t, "ALTER SEQUENCE "+k.name+" RESTART")
+				db.Exec(t, "ALTER SEQUENCE "+k.Name+" RESTART")
 			}
-			wantMended(t, db, BehindTable, k.name)
+			wantMended(t, db, BehindTable, k.Name)
 		})
 	}
 }
 
 func TestEachTableOfASequenceIsLookedAt(t *testing.T) {
 	db, n := fixture(t), 0
-	for _, k := range all {
-		if k.kind == identity {
+	for _, k := range sequence.All {
+		if k.Kind == sequence.Identity {
 			continue // GENERATED ALWAYS can't be updated
 		}
-		for _, c := range k.feeds {
-			t.Run(k.name+"/"+c.table, func(t *testing.T) {
+		for _, c := range k.Feeds {
+			t.Run(k.Name+"/"+c.Table, func(t *testing.T) {
 				n += 1000
 				way, end := "+", "max"
-				if k.down {
+				if k.Down {
 					way, end = "-", "min"
 				}
-				db.Exec(t, fmt.Sprintf("UPDATE %[1]s SET %[2]s = %[2]s %[3]s %[5]d WHERE %[2]s = (SELECT %[4]s(%[2]s) FROM %[1]s)", c.table, c.column, way, end, n))
-				wantMended(t, db, BehindTable, k.name)
+				db.Exec(t, fmt.Sprintf("UPDATE %[1]s SET %[2]s = %[2]s %[3]s %[5]d WHERE %[2]s = (SELECT %[4]s(%[2]s) FROM %[1]s)", c.Table, c.Column, way, end, n))
+				wantMended(t, db, BehindTable, k.Name)
 			})
 		}
 	}
@@ -316,41 +316,41 @@ func TestEachTableOfASequenceIsLookedAt(t *testing.T) {
 
 func TestAWriterAheadIsFoundWhoeverItIs(t *testing.T) {
 	db := fixture(t)
-	for _, k := range all {
-		if k.stream == "" {
+	for _, k := range sequence.All {
+		if k.Stream == "" {
 			continue
 		}
-		t.Run(k.stream, func(t *testing.T) {
+		t.Run(k.Stream, func(t *testing.T) {
 			n := 2000
-			if k.down {
+			if k.Down {
 				n = -2000
 			}
-			db.Exec(t, fmt.Sprintf("INSERT INTO stream_positions VALUES ('%s', 'long-gone', %d)", k.stream, n))
-			wantMended(t, db, BehindStreamPosition, k.name)
+			db.Exec(t, fmt.Sprintf("INSERT INTO stream_positions VALUES ('%s', 'long-gone', %d)", k.Stream, n))
+			wantMended(t, db, BehindStreamPosition, k.Name)
 		})
 	}
 }
 
 func TestAReaderAheadIsEvidenceOfItsSequence(t *testing.T) {
 	db, n := fixture(t), 3000
-	for _, k := range all {
-		for _, c := range k.readers {
+	for _, k := range sequence.All {
+		for _, c := range k.Readers {
 			n += 1000
-			t.Run(c.table, func(t *testing.T) {
+			t.Run(c.Table, func(t *testing.T) {
 				where := ""
-				if c.where != "" {
-					where = " WHERE " + c.where
+				if c.Where != "" {
+					where = " WHERE " + c.Where
 				}
-				db.Exec(t, fmt.Sprintf("UPDATE %s SET %s = %d%s", c.table, c.column, n, where))
+				db.Exec(t, fmt.Sprintf("UPDATE %s SET %s = %d%s", c.Table, c.Column, n, where))
 				code := BehindStreamPosition
-				if c == converted {
+				if c == sequence.Converted {
 					code = BehindTable // so Synapse calls it
 				}
-				f := wantOne(t, db, code, k.name)
+				f := wantOne(t, db, code, k.Name)
 				if f.Evidence[c.String()] != fmt.Sprint(n) {
 					t.Errorf("evidence %v", f.Evidence)
 				}
-				wantMended(t, db, code, k.name)
+				wantMended(t, db, code, k.Name)
 			})
 		}
 	}
@@ -501,12 +501,12 @@ func TestKeepingOthersFromDrawingLeavesASequenceAsItWas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := readCatalog(t.Context(), tx, nil)
+		e, err := sequence.Examine(t.Context(), tx, target(db).Databases[0], false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &state{known: known{name: "user_id_seq"}, at: c.sequences["user_id_seq"]}
-		if _, err := tx.Exec(t.Context(), s.hold()); err != nil {
+		s := e.Sequences[slices.IndexFunc(e.Sequences, func(s *sequence.State) bool { return s.Name == "user_id_seq" })]
+		if _, err := tx.Exec(t.Context(), hold(s)); err != nil {
 			t.Fatal(err)
 		}
 		if now, _ := whole(t, tx, "user_id_seq"); now != at {
@@ -610,15 +610,15 @@ func TestANumberThatDoesNotFitIsSaidAndNotPlanned(t *testing.T) {
 
 func TestAnOlderSchemaIsNoFault(t *testing.T) {
 	db := fixture(t)
-	for _, k := range all {
-		if k.kind != plain {
-			db.Exec(t, "DROP TABLE "+k.feeds[0].table+" CASCADE")
+	for _, k := range sequence.All {
+		if k.Kind != sequence.Plain {
+			db.Exec(t, "DROP TABLE "+k.Feeds[0].Table+" CASCADE")
 			continue
 		}
-		db.Exec(t, "DROP SEQUENCE "+k.name)
+		db.Exec(t, "DROP SEQUENCE "+k.Name)
 		wantSilence(t, db)
-		for _, c := range slices.Concat(k.feeds, k.readers) {
-			db.Exec(t, "DROP TABLE IF EXISTS "+c.table+" CASCADE")
+		for _, c := range slices.Concat(k.Feeds, k.Readers) {
+			db.Exec(t, "DROP TABLE IF EXISTS "+c.Table+" CASCADE")
 		}
 		wantSilence(t, db)
 	}
@@ -766,100 +766,11 @@ func TestASplitConfigurationLooksAtEachDatabaseForItsOwn(t *testing.T) {
 	}
 }
 
-// A large table is looked up through an index, or not at all.
-func TestNoLargeTableIsReadWhole(t *testing.T) {
-	for _, fresh := range []bool{true, false} {
-		t.Run(fmt.Sprintf("analyzed=%t", !fresh), func(t *testing.T) {
-			db := fixture(t)
-			db.Exec(t, `DROP INDEX IF EXISTS events_room_stream;
-INSERT INTO events (topological_ordering, event_id, type, room_id, processed, outlier, stream_ordering)
-  SELECT 1, '$big' || i, 'm.room.message', '!room1:test.example', true, false, i FROM generate_series(1000, 40000) i;
-INSERT INTO state_groups SELECT i, '!room1:test.example', '$' || i FROM generate_series(1000, 30000) i;
-INSERT INTO account_data SELECT format('@big%s:test.example', i % 300), 'type' || i, 1000 + i, repeat('x', 60), 'master' FROM generate_series(1, 30000) i;
-INSERT INTO room_account_data SELECT format('@big%s:test.example', i % 300), '!r' || i, 'type', 1000 + i, repeat('x', 60), 'master' FROM generate_series(1, 30000) i;
-INSERT INTO application_services_txns SELECT 'bridge' || i % 3, 1000 + i, '[]' FROM generate_series(1, 30000) i;
-INSERT INTO users (name) SELECT '@name' || i || ':test.example' FROM generate_series(1, 30000) i;
-INSERT INTO device_lists_changes_in_room SELECT '@user1:test.example', 'PHONE', '!room' || i, 1000 + i, true, 'master' FROM generate_series(1, 30000) i;
-INSERT INTO presence_stream SELECT 1000 + i, '@user', 'offline', 1, 'master' FROM generate_series(1, 30000) i`)
-			if !fresh {
-				db.Exec(t, `ANALYZE events, state_groups, account_data, room_account_data, application_services_txns, users, device_lists_changes_in_room, presence_stream`)
-			}
-			conn := db.Conn(t)
-			tx, err := conn.Begin(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := readCatalog(t.Context(), tx, wanted())
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, q := compose(c, target(db).Databases[0], false)
-			var text []byte
-			if err := tx.QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+q.statement()).Scan(&text); err != nil {
-				t.Fatal(err)
-			}
-			var explained any
-			if err := json.Unmarshal(text, &explained); err != nil {
-				t.Fatal(err)
-			}
-			scans := 0
-			walk(explained, func(node map[string]any) {
-				scans++
-				table, _ := node["Relation Name"].(string)
-				if bytes := tableBytes(q, table); node["Node Type"] == "Seq Scan" && bytes > 1<<20 {
-					t.Errorf("%s (%d KB) is read whole", table, bytes>>10)
-				}
-			})
-			if scans < 50 {
-				t.Errorf("only %d nodes were seen", scans)
-			}
-		})
-	}
-}
-
-func tableBytes(q *questions, table string) int64 {
-	for _, c := range q.columns {
-		if c.Table == table {
-			return c.Bytes
-		}
-	}
-	return 0
-}
-
-func walk(v any, visit func(map[string]any)) {
-	switch v := v.(type) {
-	case []any:
-		for _, x := range v {
-			walk(x, visit)
-		}
-	case map[string]any:
-		if v["Node Type"] != nil {
-			visit(v)
-		}
-		for _, x := range v {
-			walk(x, visit)
-		}
-	}
-}
-
 func TestTheGreatestOfManyGroupsIsFound(t *testing.T) {
 	db := fixture(t)
 	db.Exec(t, `INSERT INTO account_data VALUES ('@aaa', 'a', 700, '', 'master'), ('@aaa', 'b', 20, '', 'master'), ('@zzz', 'a', 1, '', 'master')`)
 	f := wantOne(t, db, BehindTable, "account_data_sequence")
 	if f.Evidence["account_data.stream_id"] != "700" {
 		t.Errorf("%v", f.Evidence)
-	}
-}
-
-func TestATableTooLargeToReadWholeIsSaidUnlessDeep(t *testing.T) {
-	c := &catalog{columns: map[string]columnInfo{"room_tags_revisions.stream_id": {Table: "room_tags_revisions", Column: "stream_id",
-		Ident: "public.room_tags_revisions", ColumnIdent: "stream_id", MayRead: true, Bytes: scanLimit + 1}}}
-	for _, deep := range []bool{false, true} {
-		q := &questions{catalog: c, deep: deep, refused: map[string]bool{}}
-		var marks []mark
-		q.greatest(column{table: "room_tags_revisions", column: "stream_id"}, false, &marks)
-		if said := len(q.unread) == 1 && strings.Contains(q.unread[0].Error(), "--deep"); said == deep || (len(marks) == 1) != deep {
-			t.Errorf("deep %t: %v %v", deep, q.unread, marks)
-		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/sequence"
 )
 
 // Other programs may keep thousands of sequences beside Synapse's. Those that are behind are told one by one, up to a
@@ -14,11 +15,11 @@ const (
 	maxStraysTold   = 20
 )
 
-func judgeStrays(strays []*state) []doctor.Finding {
+func judgeStrays(strays []*sequence.State) []doctor.Finding {
 	var found []doctor.Finding
-	var others []*state
+	var others []*sequence.State
 	for _, s := range strays {
-		if s.strayBehind() && len(found) < maxStraysBehind {
+		if strayBehind(s) && len(found) < maxStraysBehind {
 			found = append(found, judgeStray(s))
 		} else {
 			others = append(others, s)
@@ -33,25 +34,27 @@ func judgeStrays(strays []*state) []doctor.Finding {
 	return found
 }
 
-func (s *state) strayBehind() bool { return s.read && greatest(s.tables) > max(s.last(), 0) }
+func strayBehind(s *sequence.State) bool {
+	return s.Read && sequence.Greatest(s.Tables) > max(s.Last(), 0)
+}
 
 // judgeTogether reports many sequences that Synapse does not make as one finding.
-func judgeTogether(strays []*state) doctor.Finding {
+func judgeTogether(strays []*sequence.State) doctor.Finding {
 	var names []string
 	behind, unread := 0, 0
 	for _, s := range strays {
 		if len(names) < maxStraysTold {
-			names = append(names, s.name)
+			names = append(names, s.Name)
 		}
 		switch {
-		case s.strayBehind():
+		case strayBehind(s):
 			behind++
-		case !s.read:
+		case !s.Read:
 			unread++
 		}
 	}
 	f := doctor.Finding{
-		Code: Unknown, Severity: doctor.Info, Object: doctor.Object{Kind: "schema", Name: strays[0].at.Schema},
+		Code: Unknown, Severity: doctor.Info, Object: doctor.Object{Kind: "schema", Name: strays[0].At.Schema},
 		Summary:  fmt.Sprintf("%d sequences are none of Synapse's that this version knows: another program keeps its tables here.", len(strays)),
 		Observed: fmt.Sprintf("%d sequences beside Synapse's", len(strays)),
 		Expected: "sequences of Synapse, or none",
@@ -69,30 +72,30 @@ func judgeTogether(strays []*state) doctor.Finding {
 }
 
 // judgeStray reports a sequence that Synapse does not make: a module's, or one of a Synapse newer than this program.
-func judgeStray(s *state) doctor.Finding {
+func judgeStray(s *sequence.State) doctor.Finding {
 	f := doctor.Finding{
-		Code: Unknown, Severity: doctor.Info, Object: doctor.Object{Kind: "sequence", Name: s.name},
-		Summary:  fmt.Sprintf("The sequence %s is none of Synapse's that this version knows, so nothing else was compared with it.", s.name),
+		Code: Unknown, Severity: doctor.Info, Object: doctor.Object{Kind: "sequence", Name: s.Name},
+		Summary:  fmt.Sprintf("The sequence %s is none of Synapse's that this version knows, so nothing else was compared with it.", s.Name),
 		Observed: "no table is known that it numbers",
 		Expected: "a sequence of Synapse, or nothing",
 		Remedy:   "Nothing needs to be done when it belongs to a module or to another program. If Synapse is newer than this program, get a newer one.",
 		Evidence: map[string]string{},
 	}
-	if !s.read {
+	if !s.Read {
 		return f
 	}
-	f.Evidence["last_value"], f.Evidence["is_called"] = fmt.Sprint(s.value), fmt.Sprint(s.called)
-	if s.at.OwnerTable == "" {
+	f.Evidence["last_value"], f.Evidence["is_called"] = fmt.Sprint(s.Value), fmt.Sprint(s.Called)
+	if s.At.OwnerTable == "" {
 		return f
 	}
-	f.Observed = fmt.Sprintf("it numbers %s.%s", s.at.OwnerTable, s.at.OwnerColumn)
-	for _, m := range s.tables {
-		f.Evidence[m.where] = fmt.Sprint(m.n)
-		if m.n > s.last() {
-			f.Summary = fmt.Sprintf("The sequence %s, which is not Synapse's, is behind %s: its next numbers are taken.", s.name, m.where)
-			f.Observed, f.Expected = fmt.Sprintf("the last number given out is %d", s.last()), fmt.Sprintf("at least %d", m.n)
+	f.Observed = fmt.Sprintf("it numbers %s.%s", s.At.OwnerTable, s.At.OwnerColumn)
+	for _, m := range s.Tables {
+		f.Evidence[m.Where] = fmt.Sprint(m.N)
+		if m.N > s.Last() {
+			f.Summary = fmt.Sprintf("The sequence %s, which is not Synapse's, is behind %s: its next numbers are taken.", s.Name, m.Where)
+			f.Observed, f.Expected = fmt.Sprintf("the last number given out is %d", s.Last()), fmt.Sprintf("at least %d", m.N)
 			f.Remedy = "If the table is still in use, run as its owner, with whatever uses it stopped:\n\n    " +
-				strings.ReplaceAll(s.setval(s.lastExpression()), "\n", "\n    ") + ";"
+				strings.ReplaceAll(s.Setval(s.LastExpression()), "\n", "\n    ") + ";"
 		}
 	}
 	return f

@@ -2,6 +2,8 @@
 // as usual, with --in-process, and psql sending the same statements. It prints medians, ratios, the peak memory, and
 // whether the targets hold. It exits 1 only when something failed to run.
 //
+// With -port it times the port of a large SQLite database instead, which it makes out of a real homeserver's.
+//
 // The homeserver's database is the one of the project's fixture; with $SYNAPSE_DOCTOR_DATA, that of a real one as well.
 package main
 
@@ -23,10 +25,20 @@ func main() {
 	rounds := flag.Int("n", 20, "how many rounds")
 	long := flag.Int("long", 3, "how many rounds of what takes seconds; 0: none")
 	doublings := flag.Int("doublings", 5, "how often the database of the long ones is doubled: 5 makes 0.7 GB of it")
+	port := flag.Bool("port", false, "time the port from SQLite, and nothing else")
+	size := flag.Float64("size", 1.9, "with -port: how large a SQLite database is made for it, in GB")
+	file := flag.String("sqlite", "", "with -port: a homeserver's SQLite database that exists, instead")
+	script := flag.Bool("script", false, "with -port: time Synapse's own script, too, which takes nine minutes for 1.9 GB")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := bench(ctx, *program, *rounds, *long, *doublings); err != nil {
+	var err error
+	if *port {
+		err = benchPort(ctx, *program, portOptions{rounds: *long, bytes: int64(*size * 1e9), file: *file, script: *script})
+	} else {
+		err = bench(ctx, *program, *rounds, *long, *doublings)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			err = errors.New("interrupted")
 		}

@@ -30,6 +30,7 @@ type homeserver struct {
 	url    string
 	log    string // the file with what it has said since the last start
 	secret string // with which accounts are registered
+	worker string // the worker's own file, for a worker; its program is another
 
 	exited chan struct{} // closed when the process has been waited for; nil while there is none
 	cmd    *exec.Cmd
@@ -136,7 +137,13 @@ func (h *homeserver) launch(t *testing.T) (answers bool) {
 	}
 	defer log.Close()
 	// It lives until stop, not until the end of the context.
-	h.cmd = h.command(context.WithoutCancel(ctx), filepath.Dir(h.config), "synapse_homeserver", "-c", inside+"/"+filepath.Base(h.config))
+	program := []string{"synapse_homeserver", "-c", inside + "/" + filepath.Base(h.config)}
+	if h.worker != "" {
+		program = append(program, "-c", inside+"/"+filepath.Base(h.worker))
+		program[0] = "synapse_worker"
+	}
+	h.cmd = h.command(context.WithoutCancel(ctx), filepath.Dir(h.config), program[0], program[1:]...)
+	h.cmd.Env = append(h.cmd.Env, "PYTHONPATH="+inside)
 	h.cmd.Stdout, h.cmd.Stderr = log, log
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	h.exited = make(chan struct{})

@@ -78,6 +78,10 @@ type host struct {
 	progress []doctor.Progress
 }
 
+func (*host) Stopping() <-chan struct{} { return nil }
+
+func (*host) Document(string, string) {}
+
 func (h *host) Progress(p doctor.Progress) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -26,6 +26,9 @@ type Python struct {
 	ClientDist    string // the distribution that brought it: psycopg2, psycopg2-binary; empty when not known
 	LibPQ         int    // version number of the libpq that was loaded: 150018, 90623; 0 when not known
 	ClientError   string // why it can't be loaded
+
+	as    *account // for whom it is started; nil: for the user of this process
+	named bool     // by the administrator
 }
 
 // Client says whether psycopg2 can be imported.

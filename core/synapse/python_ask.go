@@ -92,6 +92,7 @@ func (p PythonPlaces) ask(ctx context.Context, c candidate, within time.Duration
 		Path: c.path, Found: c.found, Version: a.Python, PyPy: a.PyPy, Synapse: a.Version, Prefix: a.Prefix, Pip: a.Pip,
 		Kind: p.kind(a), System: p.system(),
 		ClientVersion: a.Psycopg2, ClientDist: a.Dist, LibPQ: a.LibPQ, ClientError: a.Error,
+		as: as, named: c.named,
 	}
 	if owner := ownerOf(a.Prefix); owner != nil && owner.uid != 0 && int(owner.uid) != os.Geteuid() {
 		python.Owner = owner.String()

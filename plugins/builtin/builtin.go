@@ -8,7 +8,9 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/checks/ident"
 	"github.com/synapse-doctor/synapse-doctor/checks/keepalives"
 	"github.com/synapse-doctor/synapse-doctor/checks/locale"
+	"github.com/synapse-doctor/synapse-doctor/checks/port"
 	"github.com/synapse-doctor/synapse-doctor/checks/sequence"
+	"github.com/synapse-doctor/synapse-doctor/checks/vacuum"
 	"github.com/synapse-doctor/synapse-doctor/checks/version"
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 )
@@ -27,5 +29,7 @@ func Checks() []doctor.Check {
 		locale.Check,
 		sequence.Check,
 		keepalives.Check,
+		vacuum.Check,
+		port.Check,
 	}
 }

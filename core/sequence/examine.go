@@ -20,74 +20,75 @@ const scanLimit = 64 << 20
 // indexes; the server has room for some 6400 in all (max_locks_per_transaction), and needs it for Synapse.
 const maxStraysRead = 500
 
-// mark is the greatest number in use at one place, counted upwards even where a column holds it negated.
-type mark struct {
-	where string // events.stream_ordering, or stream_positions (master)
-	n     int64
-	from  string // the expression that reads it
-	table columnInfo
+// Mark is the greatest number in use at one place, counted upwards even where a column holds it negated.
+type Mark struct {
+	Where string // events.stream_ordering, or stream_positions (master)
+	N     int64
+	From  string // the expression that reads it
+	Table ColumnInfo
 }
 
-func greatest(marks []mark) int64 {
+// Greatest is the greatest of the numbers; 0 without any.
+func Greatest(marks []Mark) int64 {
 	n := int64(0)
 	for _, m := range marks {
-		n = max(n, m.n)
+		n = max(n, m.N)
 	}
 	return n
 }
 
-// state is where one sequence, and everything that uses its numbers, stands.
-type state struct {
-	known
-	at     sequenceInfo
-	read   bool  // of a stray: value and tables were asked for
-	value  int64 // last_value, as it stands
-	called bool  // is_called
+// State is where one sequence, and everything that uses its numbers, stands.
+type State struct {
+	Known
+	At     Info
+	Read   bool  // of a stray: Value and Tables were asked for
+	Value  int64 // last_value, as it stands
+	Called bool  // is_called
 
-	tables    []mark
-	positions []mark // of each writer in stream_positions
-	readers   []mark
-	outsized  int64 // users whose names are numbers of 19 digits or more, which no sequence ever reaches
+	Tables    []Mark
+	Positions []Mark // of each writer in stream_positions
+	ReadersAt []Mark
+	Outsized  int64 // users whose names are numbers of 19 digits or more, which no sequence ever reaches
 }
 
-// last is the last number that the sequence gave out; 0 when it gave none.
-func (s *state) last() int64 {
-	if s.called {
-		return s.value
+// Last is the last number that the sequence gave out; 0 when it gave none.
+func (s *State) Last() int64 {
+	if s.Called {
+		return s.Value
 	}
-	return s.value - 1
+	return s.Value - 1
 }
 
-// needed is the number at which nothing in use is ahead of the sequence. It is at least 1: no sequence can be set to 0,
+// Needed is the number at which nothing in use is ahead of the sequence. It is at least 1: no sequence can be set to 0,
 // and several writers sharing a stream take 1 for used.
-func (s *state) needed() int64 {
-	return max(s.last(), greatest(s.tables), greatest(s.positions), greatest(s.readers), 1)
+func (s *State) Needed() int64 {
+	return max(s.Last(), Greatest(s.Tables), Greatest(s.Positions), Greatest(s.ReadersAt), 1)
 }
 
-// limit is the greatest number that the sequence and the columns that it feeds can hold.
-func (s *state) limit() int64 {
-	limit := s.at.Max
-	for _, m := range s.tables {
-		if m.table.Int4 {
+// Limit is the greatest number that the sequence and the columns that it feeds can hold.
+func (s *State) Limit() int64 {
+	limit := s.At.Max
+	for _, m := range s.Tables {
+		if m.Table.Int4 {
 			limit = min(limit, 1<<31-1)
 		}
 	}
 	return limit
 }
 
-// examined is what was seen of one database.
-type examined struct {
-	sequences []*state // those that Synapse makes
-	strays    []*state // the others in its schema
-	// unread says what could not be looked at, and why. A check that saw this has not seen everything.
-	unread []error
+// Examined is what was seen of one database.
+type Examined struct {
+	Sequences []*State // those that Synapse makes
+	Strays    []*State // the others in its schema
+	// Unread says what could not be looked at, and why. A check that saw this has not seen everything.
+	Unread []error
 }
 
-// examine reads where every sequence of the database stands, in two round trips and without reading a large table.
+// Examine reads where every sequence of the database stands, in two round trips and without reading a large table.
 //
 // A sequence does not keep to the transaction's snapshot as rows do. With Synapse at work it is read as it is now, later
 // than the rows: it may be further ahead of them, and never seems to be behind.
-func examine(ctx context.Context, tx pgx.Tx, db *doctor.Database, deep bool) (*examined, error) {
+func Examine(ctx context.Context, tx pgx.Tx, db *doctor.Database, deep bool) (*Examined, error) {
 	c, err := readCatalog(ctx, tx, wanted())
 	if err != nil {
 		return nil, err
@@ -96,52 +97,52 @@ func examine(ctx context.Context, tx pgx.Tx, db *doctor.Database, deep bool) (*e
 	if err := q.ask(ctx, tx); err != nil {
 		return nil, err
 	}
-	e.unread = q.unread
+	e.Unread = q.unread
 	return e, nil
 }
 
 // wanted are the columns that say how far sequences must have come.
-func wanted() []column {
-	list := []column{userNames, writerPositions}
-	for _, k := range all {
-		list = append(append(list, k.feeds...), k.readers...)
+func wanted() []Column {
+	list := []Column{userNames, writerPositions}
+	for _, k := range All {
+		list = append(append(list, k.Feeds...), k.Readers...)
 	}
 	return list
 }
 
 // compose lays out what is to be examined, and the questions that fill it in.
-func compose(c *catalog, db *doctor.Database, deep bool) (*examined, *questions) {
-	e, q := &examined{}, &questions{catalog: c, deep: deep, refused: map[string]bool{}}
-	streams := map[string]*state{}
-	for _, k := range all {
-		at, ok := c.sequences[k.name]
-		if !ok || !db.Holds(k.store) || !q.mayRead(at) {
+func compose(c *catalog, db *doctor.Database, deep bool) (*Examined, *questions) {
+	e, q := &Examined{}, &questions{catalog: c, deep: deep, refused: map[string]bool{}}
+	streams := map[string]*State{}
+	for _, k := range All {
+		at, ok := c.sequences[k.Name]
+		if !ok || !db.Holds(k.Store) || !q.mayRead(at) {
 			continue
 		}
-		s := &state{known: k, at: at}
-		e.sequences = append(e.sequences, s)
+		s := &State{Known: k, At: at}
+		e.Sequences = append(e.Sequences, s)
 		q.value(s)
-		for _, col := range k.feeds {
-			q.greatest(col, k.down, &s.tables)
+		for _, col := range k.Feeds {
+			q.greatest(col, k.Down, &s.Tables)
 		}
-		for _, col := range k.readers {
-			q.greatest(col, false, &s.readers)
+		for _, col := range k.Readers {
+			q.greatest(col, false, &s.ReadersAt)
 		}
-		if k.localparts {
+		if k.Localparts {
 			q.localparts(s)
 		}
-		if k.stream != "" {
-			streams[k.stream] = s
+		if k.Stream != "" {
+			streams[k.Stream] = s
 		}
 	}
 	q.positions(streams)
 	for _, name := range slices.Sorted(maps.Keys(c.sequences)) {
-		if slices.ContainsFunc(all, func(k known) bool { return k.name == name }) {
+		if slices.ContainsFunc(All, func(k Known) bool { return k.Name == name }) {
 			continue
 		}
-		s := &state{known: known{name: name}, at: c.sequences[name]}
-		e.strays = append(e.strays, s)
-		if s.read = s.at.MayRead && len(e.strays) <= maxStraysRead; s.read {
+		s := &State{Known: Known{Name: name}, At: c.sequences[name]}
+		e.Strays = append(e.Strays, s)
+		if s.Read = s.At.MayRead && len(e.Strays) <= maxStraysRead; s.Read {
 			q.stray(s)
 		}
 	}
@@ -149,8 +150,8 @@ func compose(c *catalog, db *doctor.Database, deep bool) (*examined, *questions)
 }
 
 var (
-	userNames       = column{table: "users", column: "name"}
-	writerPositions = column{table: "stream_positions", column: "stream_id"}
+	userNames       = Column{Table: "users", Column: "name"}
+	writerPositions = Column{Table: "stream_positions", Column: "stream_id"}
 )
 
 // questions collects what is to be read and asks it all in one statement.
@@ -209,7 +210,7 @@ func (q *questions) refuse(what string, format string, args ...any) {
 	}
 }
 
-func (q *questions) mayRead(s sequenceInfo) bool {
+func (q *questions) mayRead(s Info) bool {
 	if !s.MayRead {
 		q.refuse(s.Ident, "sequence %s may not be read: GRANT SELECT ON SEQUENCE %s TO the role that the doctor logs in with", s.Name, s.Ident)
 	}
@@ -217,7 +218,7 @@ func (q *questions) mayRead(s sequenceInfo) bool {
 }
 
 // column finds a column that exists and may be read.
-func (q *questions) column(c column) (columnInfo, bool) {
+func (q *questions) column(c Column) (ColumnInfo, bool) {
 	info, ok := q.columns[c.String()]
 	if ok && !info.MayRead {
 		q.refuse(info.Ident, "table %s may not be read: GRANT SELECT ON %s TO the role that the doctor logs in with", info.Table, info.Ident)
@@ -227,7 +228,7 @@ func (q *questions) column(c column) (columnInfo, bool) {
 }
 
 // mayScan says whether a table may be read whole.
-func (q *questions) mayScan(info columnInfo) bool {
+func (q *questions) mayScan(info ColumnInfo) bool {
 	if q.deep || info.Bytes <= scanLimit {
 		return true
 	}
@@ -235,21 +236,21 @@ func (q *questions) mayScan(info columnInfo) bool {
 	return false
 }
 
-func (q *questions) value(s *state) {
-	q.put("SELECT last_value, is_called FROM "+s.at.Ident, 2, func(a answer) { s.value, s.called = *a.Number, *a.Called })
+func (q *questions) value(s *State) {
+	q.put("SELECT last_value, is_called FROM "+s.At.Ident, 2, func(a answer) { s.Value, s.Called = *a.Number, *a.Called })
 }
 
 // greatest reads the greatest number of a column, or of the negated numbers the one furthest down.
-func (q *questions) greatest(c column, down bool, marks *[]mark) {
+func (q *questions) greatest(c Column, down bool, marks *[]Mark) {
 	info, ok := q.column(c)
 	if !ok {
 		return
 	}
 	// Locked against writers, a plan can afford the plain expression, which people can read.
-	m := mark{where: c.String(), from: extreme(info, c.where, down), table: info}
-	sql := "SELECT " + m.from
+	m := Mark{Where: c.String(), From: extreme(info, c.Where, down), Table: info}
+	sql := "SELECT " + m.From
 	switch {
-	case info.Indexed || c.where != "":
+	case info.Indexed || c.Where != "":
 	case info.GroupedBy != "" && !down:
 		sql = byGroups(info)
 	case !q.mayScan(info):
@@ -259,12 +260,12 @@ func (q *questions) greatest(c column, down bool, marks *[]mark) {
 	at := len(*marks) - 1
 	q.put(sql, 1, func(a answer) {
 		if a.Number != nil {
-			(*marks)[at].n = max(*a.Number, 0)
+			(*marks)[at].N = max(*a.Number, 0)
 		}
 	})
 }
 
-func extreme(c columnInfo, where string, down bool) string {
+func extreme(c ColumnInfo, where string, down bool) string {
 	value := "max(" + c.ColumnIdent + ")"
 	if down {
 		value = "-min(" + c.ColumnIdent + ")"
@@ -277,7 +278,7 @@ func extreme(c columnInfo, where string, down bool) string {
 
 // byGroups finds the greatest value with one look into an index (group, value) for each group: the last entry, then the
 // last one before that group, and so on.
-func byGroups(c columnInfo) string {
+func byGroups(c ColumnInfo) string {
 	last := func(where string) string {
 		return fmt.Sprintf("(SELECT %[1]s AS k, %[2]s AS v FROM %[3]s%[4]s ORDER BY %[1]s DESC, %[2]s DESC LIMIT 1)",
 			c.GroupedBy, c.ColumnIdent, c.Ident, where)
@@ -288,12 +289,12 @@ func byGroups(c columnInfo) string {
 
 // localparts reads the greatest number among user names such as @123:server. 18 digits always fit; longer numbers are
 // counted: Synapse gives none, and one of them would not fit any sequence.
-func (q *questions) localparts(s *state) {
+func (q *questions) localparts(s *State) {
 	info, ok := q.column(userNames)
 	if !ok {
 		return
 	}
-	m := mark{where: "users.name", table: info, from: fmt.Sprintf(
+	m := Mark{Where: "users.name", Table: info, From: fmt.Sprintf(
 		"(SELECT max(substring(name FROM '^@([0-9]{1,18}):')::bigint) FROM %s WHERE name ~ '^@[0-9]{1,18}:')", info.Ident)}
 	// In the order of bytes all numbers stand together, from '@0' to before '@:', and the index finds them.
 	between := " WHERE name >= '@0' AND name < '@:'"
@@ -303,19 +304,19 @@ func (q *questions) localparts(s *state) {
 			return
 		}
 	}
-	s.tables = append(s.tables, m)
-	at := len(s.tables) - 1
+	s.Tables = append(s.Tables, m)
+	at := len(s.Tables) - 1
 	q.put(fmt.Sprintf("SELECT max(substring(name FROM '^@([0-9]{1,18}):')::bigint), NULL::boolean, "+
 		"(count(*) FILTER (WHERE name ~ '^@[0-9]{19,}:'))::text FROM %s%s", info.Ident, between), 3, func(a answer) {
 		if a.Number != nil {
-			s.tables[at].n = *a.Number
+			s.Tables[at].N = *a.Number
 		}
-		_, _ = fmt.Sscan(*a.Name, &s.outsized) // a count
+		_, _ = fmt.Sscan(*a.Name, &s.Outsized) // a count
 	})
 }
 
 // positions reads how far each writer of a stream has come. It is a small table: a row for each writer and stream.
-func (q *questions) positions(streams map[string]*state) {
+func (q *questions) positions(streams map[string]*State) {
 	info, ok := q.column(writerPositions)
 	if !ok {
 		return
@@ -326,20 +327,20 @@ func (q *questions) positions(streams map[string]*state) {
 			return
 		}
 		n := *a.Number
-		if s.down {
+		if s.Down {
 			n = -n
 		}
-		s.positions = append(s.positions, mark{where: fmt.Sprintf("stream_positions (%s)", *a.Detail), n: max(n, 0), table: info,
-			from: extreme(info, "stream_name = '"+s.stream+"'", s.down)})
+		s.Positions = append(s.Positions, Mark{Where: fmt.Sprintf("stream_positions (%s)", *a.Detail), N: max(n, 0), Table: info,
+			From: extreme(info, "stream_name = '"+s.Stream+"'", s.Down)})
 	})
 }
 
 // stray reads a sequence that Synapse does not make, and the column that owns it. What it can't read it leaves out:
 // whose it is, Synapse's role need not be able to read it.
-func (q *questions) stray(s *state) {
+func (q *questions) stray(s *State) {
 	q.value(s)
-	info, ok := q.columns[s.at.OwnerTable+"."+s.at.OwnerColumn]
+	info, ok := q.columns[s.At.OwnerTable+"."+s.At.OwnerColumn]
 	if ok && info.MayRead && (info.Indexed || info.Bytes <= scanLimit) {
-		q.greatest(column{table: info.Table, column: info.Column}, false, &s.tables)
+		q.greatest(Column{Table: info.Table, Column: info.Column}, false, &s.Tables)
 	}
 }

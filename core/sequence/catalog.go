@@ -9,8 +9,8 @@ import (
 
 // catalog is what the system catalog says of the sequences, and of the columns that hold their numbers.
 type catalog struct {
-	sequences map[string]sequenceInfo
-	columns   map[string]columnInfo // by table.column
+	sequences map[string]Info
+	columns   map[string]ColumnInfo // by table.column
 }
 
 // sequencesQuery lists the sequences of the schema that Synapse uses, which is where its role finds schema_version.
@@ -26,8 +26,8 @@ WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclas
   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
 ORDER BY c.relname`
 
-// sequenceInfo is a row of sequencesQuery.
-type sequenceInfo struct {
+// Info is what the catalog says of a sequence: a row of sequencesQuery.
+type Info struct {
 	Name                     string
 	Schema                   string
 	Ident                    string // schema.name, quoted where SQL needs it
@@ -61,8 +61,8 @@ LEFT JOIN LATERAL (
   LEFT JOIN pg_attribute g ON g.attrelid = c.oid AND g.attnum = i.indkey[0]
   WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL) x ON true`
 
-// columnInfo is a row of columnsQuery.
-type columnInfo struct {
+// ColumnInfo is what the catalog says of a column that holds numbers, and of its table: a row of columnsQuery.
+type ColumnInfo struct {
 	Table, Column    string
 	Ident            string // schema.table, quoted where SQL needs it
 	ColumnIdent      string
@@ -75,22 +75,22 @@ type columnInfo struct {
 }
 
 // readCatalog asks for everything in one round trip.
-func readCatalog(ctx context.Context, tx pgx.Tx, wanted []column) (*catalog, error) {
+func readCatalog(ctx context.Context, tx pgx.Tx, wanted []Column) (*catalog, error) {
 	var tables, cols []string
 	for _, c := range wanted {
-		tables, cols = append(tables, c.table), append(cols, c.column)
+		tables, cols = append(tables, c.Table), append(cols, c.Column)
 	}
-	c := &catalog{sequences: map[string]sequenceInfo{}, columns: map[string]columnInfo{}}
+	c := &catalog{sequences: map[string]Info{}, columns: map[string]ColumnInfo{}}
 	var batch pgx.Batch
 	batch.Queue(sequencesQuery).Query(func(rows pgx.Rows) error {
-		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[sequenceInfo])
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Info])
 		for _, s := range found {
 			c.sequences[s.Name] = s
 		}
 		return err
 	})
 	batch.Queue(columnsQuery, tables, cols).Query(func(rows pgx.Rows) error {
-		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[columnInfo])
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ColumnInfo])
 		for _, i := range found {
 			c.columns[i.Table+"."+i.Column] = i
 		}
