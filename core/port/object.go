@@ -11,21 +11,22 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// An object is an index or a foreign key that is not there while a table is filled: it is cheaper to make at once than row
-// by row. Its definition is in port_object from the transaction that drops it until the one that has made it again.
+// An object is an index or a key that is not there while a table is filled: it is cheaper to make at once than row by row. Its definition is in port_object from the transaction that drops it until the one that has made it again.
 type object struct {
-	kind       string // index, constraint
+	kind       string // unique, index, constraint
 	relation   string // its table, as a statement names it
 	name       string
 	definition string
 	parent     string // the table that a foreign key points at, as a statement names it
 	validate   bool   // a foreign key is to be valid; its definition makes one that is not
+	holds      bool   // a unique index that a primary key or a unique constraint of its name rests on
 
 	table, parentTable uint32 // OIDs of the two, where the object is pending
 	cost               int64  // by which they are put in order: bytes of the table, by a factor
 }
 
 const (
+	kindUnique     = "unique" // an index, and the constraint that rests on it
 	kindIndex      = "index"
 	kindConstraint = "constraint"
 )
@@ -39,26 +40,36 @@ func (o object) String() string {
 }
 
 // indexes lists indexes with the statements that make them as they are. pg_get_indexdef leaves out the tablespace, the
-// targets of ANALYZE, the mark that CLUSTER left, and the comment.
-const indexes = `SELECT 'index', format('%I.%I', n.nspname, c.relname), x.relname::text, concat_ws(E';\n',
+// targets of ANALYZE, the constraint that rests on it, the mark that CLUSTER left, and the comments.
+const indexes = `SELECT CASE WHEN i.indisunique THEN 'unique' ELSE 'index' END, format('%I.%I', n.nspname, c.relname), x.relname::text, concat_ws(E';\n',
   format('SET LOCAL default_tablespace = %L', coalesce(ts.spcname, '')),
   pg_get_indexdef(i.indexrelid),
   (SELECT string_agg(format('ALTER INDEX %I.%I ALTER COLUMN %s SET STATISTICS %s', n.nspname, x.relname, a.attnum, a.attstattarget), E';\n' ORDER BY a.attnum)
    FROM pg_attribute a WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0),
+  CASE WHEN k.oid IS NOT NULL THEN format('ALTER TABLE %I.%I ADD CONSTRAINT %I %s USING INDEX %I%s%s', n.nspname, c.relname, k.conname, CASE k.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END, x.relname,
+    CASE WHEN k.condeferrable THEN ' DEFERRABLE' END, CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END) END,
+  CASE WHEN k.oid IS NOT NULL THEN 'COMMENT ON CONSTRAINT ' || format('%I ON %I.%I', k.conname, n.nspname, c.relname) || ' IS ' || quote_literal(obj_description(k.oid, 'pg_constraint')) END,
   CASE WHEN i.indisclustered THEN format('ALTER TABLE %I.%I CLUSTER ON %I', n.nspname, c.relname, x.relname) END,
-  'COMMENT ON INDEX ' || format('%I.%I', n.nspname, x.relname) || ' IS ' || quote_literal(obj_description(i.indexrelid, 'pg_class'))), '', false
+  'COMMENT ON INDEX ' || format('%I.%I', n.nspname, x.relname) || ' IS ' || quote_literal(obj_description(i.indexrelid, 'pg_class'))), '', false, k.oid IS NOT NULL
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_tablespace ts ON ts.oid = x.reltablespace `
+LEFT JOIN pg_tablespace ts ON ts.oid = x.reltablespace LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u') `
 
-// droppableIndexes are those of the tables $1, without the names $2, that keep nothing unique, that no constraint rests on,
-// that the replication of the table does not go by, and that belong to no extension. What is not valid, or could not be made
-// again, stays as it is.
-const droppableIndexes = indexes + `
-WHERE i.indrelid = ANY ($1) AND c.relkind = 'r' AND NOT x.relispartition AND NOT i.indisunique AND NOT i.indisexclusion AND NOT i.indisreplident
-  AND i.indisvalid AND i.indisready AND i.indislive AND x.relname <> ALL ($2::text[])
+// droppable are indexes that the replication of the table does not go by, and that belong to no extension. What is not
+// valid, or could not be made again, stays as it is.
+const droppable = `
+WHERE i.indrelid = ANY ($1) AND c.relkind = 'r' AND NOT x.relispartition AND NOT i.indisexclusion AND NOT i.indisreplident
+  AND i.indisvalid AND i.indisready AND i.indislive
   AND has_schema_privilege(n.oid, 'CREATE') AND (x.reltablespace = 0 OR has_tablespace_privilege(x.reltablespace, 'CREATE'))
-  AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid AND d.deptype IN ('e', 'x'))
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid AND d.deptype IN ('e', 'x')) `
+
+// droppableIndexes are those of the tables $1, without the names $2, that keep nothing unique.
+const droppableIndexes = indexes + droppable + `AND NOT i.indisunique AND x.relname <> ALL ($2::text[]) ORDER BY 2, 3`
+
+// droppableUnique are those of the tables $1 that keep a key unique, where nothing rests on them but the constraint of the
+// same key, and foreign keys, which are dropped before. A constraint has its index's name.
+const droppableUnique = indexes + droppable + `AND i.indisunique AND (k.oid IS NULL OR k.conname = x.relname)
+  AND NOT EXISTS (SELECT FROM pg_depend d LEFT JOIN pg_constraint f ON d.classid = 'pg_constraint'::regclass AND f.oid = d.objid AND f.contype = 'f' AND f.conparentid = 0
+    WHERE d.deptype = 'n' AND f.oid IS NULL AND (d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indexrelid OR d.refclassid = 'pg_constraint'::regclass AND d.refobjid = k.oid))
 ORDER BY 2, 3`
 
 const indexNamed = indexes + `WHERE format('%I.%I', n.nspname, c.relname) = $1 AND x.relname = $2 AND i.indisvalid`
@@ -69,7 +80,7 @@ const keys = `SELECT 'constraint', format('%I.%I', n.nspname, c.relname), k.conn
   format('ALTER TABLE %I.%I ADD CONSTRAINT %I %s', n.nspname, c.relname, k.conname,
     CASE WHEN pg_get_constraintdef(k.oid) ~ ' NOT ENFORCED$' THEN pg_get_constraintdef(k.oid) ELSE regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', '') || ' NOT VALID' END),
   'COMMENT ON CONSTRAINT ' || format('%I ON %I.%I', k.conname, n.nspname, c.relname) || ' IS ' || quote_literal(obj_description(k.oid, 'pg_constraint'))),
-  format('%I.%I', pn.nspname, p.relname), k.convalidated
+  format('%I.%I', pn.nspname, p.relname), k.convalidated, false
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
 WHERE k.contype = 'f' AND k.conparentid = 0 AND c.relkind = 'r' AND p.relkind = 'r' `
@@ -80,7 +91,7 @@ const (
 )
 
 func scanObject(row pgx.CollectableRow) (o object, err error) {
-	err = row.Scan(&o.kind, &o.relation, &o.name, &o.definition, &o.parent, &o.validate)
+	err = row.Scan(&o.kind, &o.relation, &o.name, &o.definition, &o.parent, &o.validate, &o.holds)
 	return o, err
 }
 
@@ -88,12 +99,10 @@ func scanObject(row pgx.CollectableRow) (o object, err error) {
 const lockPatience = 5 * time.Second
 
 // dropObjects drops the indexes and foreign keys of the tables, but for the indexes named in keep, once their definitions are
-// saved: in one transaction, so that after a kill either all are there or all are saved.
-func dropObjects(ctx context.Context, conn *pgx.Conn, tables []Table, keep map[string]bool) error {
-	oids, kept := make([]uint32, len(tables)), []string{}
-	for i, t := range tables {
-		oids[i] = t.OID
-	}
+// saved: in one transaction, so that after a kill either all are there or all are saved. Of the tables in bare, which are some
+// of them, it also drops what keeps their keys unique.
+func dropObjects(ctx context.Context, conn *pgx.Conn, tables []Table, keep map[string]bool, bare []Table) error {
+	oids, kept := oidsOf(tables), []string{}
 	for name, is := range keep {
 		if is {
 			kept = append(kept, name)
@@ -105,13 +114,25 @@ func dropObjects(ctx context.Context, conn *pgx.Conn, tables []Table, keep map[s
 			return nil, err
 		}
 		indexes, err := collectObjects(ctx, tx, droppableIndexes, oids, kept)
-		return append(found, indexes...), err
+		if err != nil {
+			return nil, err
+		}
+		unique, err := collectObjects(ctx, tx, droppableUnique, oidsOf(bare))
+		return slices.Concat(found, indexes, unique), err
 	}
 	_, err := saveAndDrop(ctx, conn, list, nil)
 	if err != nil {
 		return fmt.Errorf("drop indexes and foreign keys for the time of the copy: %w", err)
 	}
 	return nil
+}
+
+func oidsOf(tables []Table) []uint32 {
+	oids := make([]uint32, len(tables))
+	for i, t := range tables {
+		oids[i] = t.OID
+	}
+	return oids
 }
 
 // saveAndDrop locks the tables of what list finds, saves and drops it, and does more in the same transaction.
@@ -154,7 +175,7 @@ const saveObject = `INSERT INTO synapse_doctor.port_object AS o (kind, relation,
 ON CONFLICT (kind, relation, name) DO UPDATE SET definition = excluded.definition, parent = excluded.parent, validate = o.validate OR excluded.validate`
 
 func (o object) drop() string {
-	if o.kind == kindConstraint {
+	if o.kind == kindConstraint || o.holds {
 		return fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s", o.relation, quote(o.name))
 	}
 	// An index is in its table's schema.
@@ -201,10 +222,10 @@ func relations(objects []object) []string {
 }
 
 const pendingQuery = `SELECT o.kind, o.relation, o.name, o.definition, coalesce(o.parent, ''), o.validate, coalesce(to_regclass(o.relation)::oid, 0), coalesce(to_regclass(o.parent)::oid, 0),
-  coalesce(pg_table_size(to_regclass(o.relation)), 0) * CASE WHEN o.kind = 'index' AND o.definition !~ ' USING btree ' THEN 4 ELSE 1 END AS cost
+  coalesce(pg_table_size(to_regclass(o.relation)), 0) * CASE WHEN o.kind <> 'constraint' AND o.definition !~ ' USING btree ' THEN 4 ELSE 1 END AS cost
 FROM synapse_doctor.port_object o ORDER BY o.kind DESC, cost DESC, o.relation, o.name`
 
-// pendingObjects are those that have to be made again: indexes first, and what costs most before what costs less.
+// pendingObjects are those that have to be made again: unique indexes first, then the other ones, and what costs most before what costs less.
 func pendingObjects(ctx context.Context, conn *pgx.Conn) ([]object, error) {
 	rows, err := conn.Query(ctx, pendingQuery)
 	if err != nil {

@@ -58,7 +58,7 @@ SELECT 'index' AS kind, i.indexrelid::regclass::text AS name, concat_ws(' ', pg_
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid LEFT JOIN pg_tablespace ts ON ts.oid = x.reltablespace WHERE x.relnamespace <> ALL ('{pg_catalog,pg_toast}'::regnamespace[])
 UNION ALL SELECT 'constraint', k.conrelid::regclass || ' ' || k.conname, concat_ws(' ', pg_get_constraintdef(k.oid), k.convalidated, k.condeferrable, k.condeferred, k.confupdtype, k.confdeltype, obj_description(k.oid, 'pg_constraint'))
 FROM pg_constraint k WHERE k.connamespace = 'public'::regnamespace
-UNION ALL SELECT 'triggers', g.tgrelid::regclass::text, string_agg(concat_ws(' ', CASE WHEN g.tgisinternal THEN g.tgfoid::regproc::text ELSE g.tgname END, g.tgenabled, g.tgdeferrable, g.tginitdeferred), ',' ORDER BY g.tgfoid::regproc::text, g.tgname !~ '^RI_', g.tgdeferrable)
+UNION ALL SELECT 'triggers', g.tgrelid::regclass::text, string_agg(concat_ws(' ', CASE WHEN g.tgisinternal THEN g.tgfoid::regproc::text ELSE g.tgname END, g.tgenabled, g.tgdeferrable, g.tginitdeferred), ',' ORDER BY g.tgfoid::regproc::text, g.tgname !~ '^RI_', g.tgdeferrable, g.tginitdeferred)
 FROM pg_trigger g GROUP BY g.tgrelid) s ORDER BY 1`
 
 func schemaOfTarget(t *testing.T, conn *pgx.Conn) []string {
@@ -136,7 +136,20 @@ CREATE TABLE "Odd one"."T'x" ("A b" text REFERENCES public.rooms (room_id) MATCH
 CREATE INDEX ON "Odd one"."T'x" (c);
 COMMENT ON CONSTRAINT "T'x_A b_fkey" ON "Odd one"."T'x" IS 'of a module';
 CREATE TABLE excluded (r int4range, EXCLUDE USING gist (r WITH &&));
-ALTER TABLE excluded REPLICA IDENTITY DEFAULT`)
+ALTER TABLE excluded REPLICA IDENTITY DEFAULT;
+COMMENT ON CONSTRAINT events_event_id_key ON events IS 'of ''events''';
+COMMENT ON INDEX events_event_id_key IS 'the index';
+CREATE TABLE "Keys" ("A b" int, c int, d text, e text CONSTRAINT late UNIQUE DEFERRABLE INITIALLY DEFERRED, f int UNIQUE DEFERRABLE, PRIMARY KEY ("A b", c) INCLUDE (d) WITH (fillfactor = 60));
+CREATE UNIQUE INDEX part ON "Keys" (lower(d)) WHERE c > 0;
+ALTER TABLE "Keys" CLUSTER ON late;
+CREATE TABLE replicated (a int NOT NULL);
+CREATE UNIQUE INDEX goes_by ON replicated (a);
+ALTER TABLE replicated REPLICA IDENTITY USING INDEX goes_by;
+CREATE TABLE viewed (a int PRIMARY KEY, b text);
+CREATE VIEW groups AS SELECT a, b FROM viewed GROUP BY a`)
+	if db.Server.Major(t) >= 15 {
+		db.Exec(t, `CREATE UNIQUE INDEX nulls ON "Keys" (f, c) NULLS NOT DISTINCT`)
+	}
 	conn := db.Conn(t)
 	mustMakeState(t, conn)
 	if db.Server.Major(t) >= 15 {
@@ -170,7 +183,7 @@ ALTER TABLE excluded REPLICA IDENTITY DEFAULT`)
 		t.Errorf("the schema has %d foreign keys that are not valid, want 3", notValid)
 	}
 	tables := plainTables(t, conn)
-	if err := dropObjects(t.Context(), conn, tables, map[string]bool{"half_full": true}); err != nil {
+	if err := dropObjects(t.Context(), conn, tables, map[string]bool{"half_full": true}, tables); err != nil {
 		t.Fatal(err)
 	}
 	dropped := schemaOfTarget(t, conn)
@@ -183,8 +196,8 @@ ALTER TABLE excluded REPLICA IDENTITY DEFAULT`)
 		if o.kind == kindConstraint {
 			keys++
 		}
-		if i > 0 && pending[i-1].kind == kindConstraint && o.kind == kindIndex {
-			t.Error("an index comes after a foreign key")
+		if i > 0 && (pending[i-1].kind == kindConstraint && o.kind != kindConstraint || pending[i-1].kind == kindIndex && o.kind == kindUnique) {
+			t.Errorf("%s comes after %s", o, pending[i-1])
 		}
 		if o.table == 0 || o.kind == kindConstraint && o.parentTable == 0 {
 			t.Errorf("%s has no table: %+v", o, o)
@@ -199,7 +212,11 @@ ALTER TABLE excluded REPLICA IDENTITY DEFAULT`)
 	if !slices.ContainsFunc(dropped, func(s string) bool { return strings.Contains(s, "half_full") }) {
 		t.Error("the index that was to stay is gone")
 	}
-	if err := dropObjects(t.Context(), conn, tables, nil); err != nil { // as after a kill
+	if unique := scalar[string](t, conn, `SELECT string_agg(x.relname, ' ' ORDER BY x.relname) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class c ON c.oid = i.indrelid
+		WHERE i.indisunique AND c.relnamespace = 'public'::regnamespace`); unique != "goes_by viewed_pkey" {
+		t.Errorf("the unique indexes that are left: %s", unique)
+	}
+	if err := dropObjects(t.Context(), conn, tables, nil, tables); err != nil { // as after a kill
 		t.Fatal(err)
 	}
 	// Half of them, then a kill in the middle of a key, then all that is left, dropped again between.
@@ -216,7 +233,7 @@ ALTER TABLE excluded REPLICA IDENTITY DEFAULT`)
 			}
 		}
 	}
-	if err := dropObjects(t.Context(), conn, tables, nil); err != nil {
+	if err := dropObjects(t.Context(), conn, tables, nil, tables); err != nil {
 		t.Fatal(err)
 	}
 	restoreAll(t, conn, &Match{})
@@ -228,12 +245,12 @@ func TestAnObjectThatIsThereAlreadyIsComparedNotMadeTwice(t *testing.T) {
 	db.Exec(t, `CREATE TABLE a (x int, y int); CREATE INDEX i ON a (x)`)
 	conn := db.Conn(t)
 	mustMakeState(t, conn)
-	if err := dropObjects(t.Context(), conn, plainTables(t, conn), nil); err != nil {
+	if err := dropObjects(t.Context(), conn, plainTables(t, conn), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	db.Exec(t, `CREATE INDEX i ON a (x)`)
 	restoreAll(t, conn, &Match{})
-	if err := dropObjects(t.Context(), conn, plainTables(t, conn), nil); err != nil {
+	if err := dropObjects(t.Context(), conn, plainTables(t, conn), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	db.Exec(t, `CREATE INDEX i ON a (y)`)
@@ -254,13 +271,13 @@ func TestWhoHoldsATableIsNamed(t *testing.T) {
 	if _, err := holder.Exec(t.Context(), `SET application_name = 'the holder'; BEGIN; SELECT * FROM a`); err != nil {
 		t.Fatal(err)
 	}
-	err := dropObjects(t.Context(), conn, plainTables(t, conn), nil)
+	err := dropObjects(t.Context(), conn, plainTables(t, conn), nil, nil)
 	if want := fmt.Sprintf("synapse_user, process %d as the holder", holder.PgConn().PID()); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v does not name %s", err, want)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := dropObjects(ctx, conn, plainTables(t, conn), nil); err == nil {
+	if err := dropObjects(ctx, conn, plainTables(t, conn), nil, nil); err == nil {
 		t.Error("a cancelled context was not noticed")
 	}
 }

@@ -52,8 +52,9 @@ type tableState struct {
 	sum      pghash.Sum
 	left     int  // load jobs
 	disorder bool // see errDisorder
-	objects  int  // that are to be made again
-	keys     int  // foreign keys of it that are to be made again
+	unique   []object
+	objects  int // that are to be made again
+	keys     int // foreign keys of it that are to be made again
 	proving  bool
 }
 
@@ -69,15 +70,19 @@ func readStates(ctx context.Context, conn *pgx.Conn, tables []Table) ([]*tableSt
 		states[i] = &tableState{Table: t}
 		byName[t.Name] = states[i]
 	}
-	rows, err := conn.Query(ctx, `SELECT name, whole, verified, EXISTS (SELECT FROM synapse_doctor.port_quarantine q WHERE q.name = t.name),
+	rows, err := conn.Query(ctx, `SELECT name, whole, verified, coalesce(key, '{}'), EXISTS (SELECT FROM synapse_doctor.port_quarantine q WHERE q.name = t.name),
   EXISTS (SELECT FROM synapse_doctor.port_change c WHERE c.name = t.name) FROM synapse_doctor.port_table t`)
 	if err != nil {
 		return nil, fmt.Errorf("read how far the port is: %w", err)
 	}
 	var name string
 	var whole, verified, lost, changed bool
-	_, err = pgx.ForEachRow(rows, []any{&name, &whole, &verified, &lost, &changed}, func() error {
+	var key []string
+	_, err = pgx.ForEachRow(rows, []any{&name, &whole, &verified, &key, &lost, &changed}, func() error {
 		if s := byName[name]; s != nil {
+			if len(key) > 0 {
+				s.Key = slices.Clone(key)
+			}
 			s.recorded, s.whole, s.verified, s.odd = true, whole, verified, lost || changed
 			s.dependent = lost && s.triggered
 		}

@@ -63,6 +63,14 @@ func (w Work) chunkRows() int64 {
 	return chunkRows
 }
 
+// bareRows is from how many rows on a table is filled without its unique indexes.
+func (w Work) bareRows() int64 {
+	if w.rows > 0 {
+		return w.rows
+	}
+	return bareRows
+}
+
 // port brings a target to what the file has, wherever an earlier run has left it.
 func (w Work) port(ctx context.Context, t *doctor.Target, step doctor.OperationStep, _ string, h doctor.OperationHost) error {
 	begun := time.Now()
@@ -382,6 +390,9 @@ func (p *porting) load(ctx context.Context, conn *pgx.Conn) error {
 	var err error
 	if p.states, err = readStates(ctx, conn, p.match.Tables); err != nil {
 		return err
+	}
+	for i, s := range p.states {
+		p.match.Tables[i].Key = s.Key
 	}
 	for _, part := range []func(context.Context, *pgx.Conn) error{p.examine, p.ready, p.copy} {
 		if err := p.stopped(); err != nil {

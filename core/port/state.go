@@ -39,6 +39,7 @@ var stateStatements = []string{
 )`,
 	`CREATE TABLE IF NOT EXISTS synapse_doctor.port_table (
   name text PRIMARY KEY,             -- as the target has it
+  key text[],                        -- the columns by which its rows are told apart, while what keeps them unique may be dropped
   whole boolean NOT NULL DEFAULT false, -- every row of the file was read and stored
   rows bigint NOT NULL DEFAULT 0,    -- that must be in it
   sum numeric NOT NULL DEFAULT 0,    -- of their hashes

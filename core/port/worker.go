@@ -209,7 +209,7 @@ func (p *porting) ready(ctx context.Context, conn *pgx.Conn) error {
 				}
 			}
 		}
-		if err := dropObjects(ctx, conn, tables, keep); err != nil {
+		if err := dropObjects(ctx, conn, tables, keep, p.bare()); err != nil {
 			return err
 		}
 		p.point("dropped")
@@ -224,7 +224,7 @@ func (p *porting) ready(ctx context.Context, conn *pgx.Conn) error {
 			if s.recorded {
 				continue
 			}
-			if _, err := tx.Exec(ctx, `INSERT INTO synapse_doctor.port_table (name) VALUES ($1) ON CONFLICT (name) DO NOTHING`, s.Name); err != nil {
+			if _, err := tx.Exec(ctx, `INSERT INTO synapse_doctor.port_table (name, key) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, s.Name, s.Key); err != nil {
 				return err
 			}
 			s.recorded = true
@@ -233,6 +233,22 @@ func (p *porting) ready(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	})
 	return lockError(ctx, conn, fresh, err)
+}
+
+// bareRows is how many rows a table has to have for it to be worthwhile to make its unique indexes afterwards, too.
+const bareRows = 20_000
+
+// bare are the tables that are filled without their unique indexes: large ones, of which nothing is there yet. SQLite keeps
+// the same keys unique. Where it turns out that a key is there twice all the same, the table is filled anew with them. The search
+// rows, in which that is to be expected, keep theirs.
+func (p *porting) bare() []Table {
+	var tables []Table
+	for _, s := range p.states {
+		if s.decision == loadRest && len(s.chunks) == 0 && s.size.rows >= p.w.bareRows() && newEncoder(s.Table).binary {
+			tables = append(tables, s.Table)
+		}
+	}
+	return tables
 }
 
 func (p *porting) namesOf(d decision) []string {
@@ -323,16 +339,27 @@ func (p *porting) copy(ctx context.Context, conn *pgx.Conn) error {
 		}
 	}
 	for _, o := range pending {
+		s := byIdent[o.relation]
+		if o.kind == kindUnique && s == nil { // the table is not to be copied any more
+			if _, err := o.restore(ctx, conn, p.memory, p.match); err != nil {
+				return err
+			}
+			continue
+		}
+		if o.kind == kindUnique {
+			s.unique = append(s.unique, o)
+			continue
+		}
 		if o.kind == kindConstraint {
 			p.keys = append(p.keys, o)
 			p.keysLeft++
-			if s := byIdent[o.relation]; s != nil {
+			if s != nil {
 				s.keys++
 				s.verified = false
 			}
 			continue
 		}
-		if s := byIdent[o.relation]; s != nil {
+		if s != nil {
 			s.objects++
 			s.weight += s.size.bytes / 2
 		}
@@ -406,10 +433,10 @@ func (p *porting) begin(s *tableState) {
 	cost := s.weight
 	switch s.decision {
 	case loadAnew:
-		p.queue.add(&job{name: s.Name, cost: cost, alone: []string{s.Ident}, run: p.loading(s, s.loadAnew)})
+		p.queue.add(&job{name: s.Name, cost: cost, alone: []string{s.Ident}, run: p.loading(s, p.copying(s.loadAnew))})
 	case rewrite:
 		p.track.note(fmt.Sprintf("the rows of %s have moved in the file since the last run, as VACUUM moves them; they are all there", s.Name))
-		p.queue.add(&job{name: s.Name, cost: cost, run: p.loading(s, s.rewrite)})
+		p.queue.add(&job{name: s.Name, cost: cost, run: p.loading(s, p.copying(s.rewrite))})
 	case loadRest:
 		var last int64
 		if n := len(s.chunks); n > 0 {
@@ -417,24 +444,30 @@ func (p *porting) begin(s *tableState) {
 		}
 		for _, at := range s.gaps {
 			inOrder := len(s.gaps) == 1 && (len(s.chunks) == 0 || at.low > last)
-			p.queue.add(&job{name: s.Name, cost: cost, run: p.loading(s, func(ctx context.Context, w *worker) error {
+			p.queue.add(&job{name: s.Name, cost: cost, run: p.loading(s, p.copying(func(ctx context.Context, w *worker) error {
 				return s.loadSpan(ctx, w, at, inOrder)
-			})})
+			}))})
 		}
 	default:
 		p.queue.add(&job{name: s.Name, run: p.loading(s, func(context.Context, *worker) error { return nil })})
 	}
 }
 
-// loading is the job of a part of a table, after whose last the table is whole.
+// copying counts the time of a part that loads rows.
+func (p *porting) copying(load func(context.Context, *worker) error) func(context.Context, *worker) error {
+	return func(ctx context.Context, w *worker) error {
+		defer p.timed("copy", time.Now())
+		if err := load(ctx, w); err != nil {
+			return err
+		}
+		return flushStatistics(ctx, w.conn)
+	}
+}
+
+// loading is the job of a part of a table, after whose last what keeps its keys unique is made again, and the table is whole.
 func (p *porting) loading(s *tableState, load func(context.Context, *worker) error) func(context.Context, *worker) error {
 	return func(ctx context.Context, w *worker) error {
-		start := time.Now()
 		err := load(ctx, w)
-		if err == nil {
-			err = flushStatistics(ctx, w.conn)
-		}
-		p.timed("copy", start)
 		if errors.Is(err, errDisorder) || sqlState(err) == deadlockDetected && s.decision == loadRest {
 			s.mu.Lock()
 			s.disorder = true
@@ -447,19 +480,81 @@ func (p *porting) loading(s *tableState, load func(context.Context, *worker) err
 		s.mu.Lock()
 		s.left--
 		last, disorder := s.left == 0, s.disorder
-		if last && disorder {
-			s.left, s.disorder = 1, false
+		var unique []object
+		switch {
+		case last && disorder:
+			s.left, s.disorder, s.unique = 1, false, nil
+		case last:
+			unique, s.unique = s.unique, nil
+			s.left = len(unique)
 		}
 		s.mu.Unlock()
 		switch {
 		case !last:
 			return nil
 		case disorder:
-			p.queue.add(&job{name: s.Name, cost: s.weight, alone: []string{s.Ident}, run: p.loading(s, s.loadAnew)})
+			p.queue.add(&job{name: s.Name, cost: s.weight, alone: []string{s.Ident}, run: p.loading(s, p.copying(func(ctx context.Context, w *worker) error {
+				if err := p.makeUnique(ctx, w, s); err != nil {
+					return err
+				}
+				return s.loadAnew(ctx, w)
+			}))})
 			return nil
+		case len(unique) == 0:
+			return p.whole(ctx, w, s)
 		}
-		return p.whole(ctx, w, s)
+		for _, o := range unique {
+			p.queue.add(&job{name: o.name, cost: s.weight, alone: []string{o.relation}, run: p.loading(s, func(ctx context.Context, w *worker) error {
+				err := p.restore(ctx, w, o, "indexes")
+				if sqlState(err) == uniqueViolation {
+					return errDisorder
+				}
+				return err
+			})})
+		}
+		return nil
 	}
+}
+
+// makeUnique empties a table in which a key is there twice, and makes what keeps its keys unique, where it is not there.
+func (p *porting) makeUnique(ctx context.Context, w *worker, s *tableState) error {
+	pending, err := pendingObjects(ctx, w.conn)
+	if err != nil {
+		return err
+	}
+	pending = slices.DeleteFunc(pending, func(o object) bool { return o.kind != kindUnique || o.relation != s.Ident })
+	if len(pending) == 0 {
+		return nil
+	}
+	err = pgx.BeginFunc(ctx, w.conn, func(tx pgx.Tx) error {
+		if err := lockTables(ctx, tx, []string{s.Ident}); err != nil {
+			return err
+		}
+		return s.clear(ctx, tx)
+	})
+	if err := lockError(ctx, w.conn, []string{s.Ident}, err); err != nil {
+		return fmt.Errorf("copy the table %s: %w", s.Name, err)
+	}
+	p.point("cleared")
+	for _, o := range pending {
+		if err := p.restore(ctx, w, o, "indexes"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clear empties the table, and forgets what was stored in it.
+func (s *tableState) clear(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, "TRUNCATE "+s.Ident); err != nil {
+		return err
+	}
+	for _, table := range []string{"port_chunk", "port_quarantine", "port_change"} {
+		if _, err := tx.Exec(ctx, "DELETE FROM synapse_doctor."+table+" WHERE name = $1", s.Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // whole says that a table is whole, and adds what can be done now.
@@ -637,13 +732,8 @@ func (s *tableState) loadAnew(ctx context.Context, w *worker) (err error) {
 		if err := lockTables(ctx, tx, []string{s.Ident}); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "TRUNCATE "+s.Ident); err != nil {
+		if err := s.clear(ctx, tx); err != nil {
 			return err
-		}
-		for _, table := range []string{"port_chunk", "port_quarantine", "port_change"} {
-			if _, err := tx.Exec(ctx, "DELETE FROM synapse_doctor."+table+" WHERE name = $1", s.Name); err != nil {
-				return err
-			}
 		}
 		l, err := newLoader(w.conn, w.file, s.Table, all)
 		if err != nil {
