@@ -44,6 +44,15 @@ func (x *pair) after(ctx context.Context) error {
 		x.toBePorted(FileChanged, doctor.Warning,
 			fmt.Sprintf("%s is not as it was when it was ported last: run the port again before Synapse is started on PostgreSQL.", x.source.path),
 			why, "the file that was ported last, unchanged")
+	default:
+		x.find(judgeSource(x.source, x.t.ServerName)...)
+		x.find(judgeSkipped(x.needed)...)
+		x.refused(true)
+		if names := x.unported(); len(names) > 0 {
+			x.toBePorted(Unfinished, doctor.Error,
+				fmt.Sprintf("%s of the SQLite file came into the PostgreSQL database %s after the port, and %s not been ported.", tableCount(len(names)), x.target.name, verb(int64(len(names)), "has", "have")),
+				named(names), "every table of both sides ported, and proved equal")
+		}
 	}
 	x.left()
 	if same {
@@ -70,9 +79,10 @@ func (x *pair) after(ctx context.Context) error {
 func (x *pair) writtenSince(same bool) {
 	f := doctor.Finding{
 		Code: WrittenSince, Severity: doctor.Info, Object: doctor.Object{Kind: "database", Name: x.target.name},
-		Summary:  "A Synapse has used the PostgreSQL database since the port: it can't be run again, and need not be.",
+		Summary:  "A Synapse, or somebody else, has written to the PostgreSQL database since the port: it can't be run again, and need not be where Synapse runs on it.",
 		Observed: writtenText(x.written), Expected: "nothing to do, once Synapse runs on PostgreSQL",
-		Remedy: "Leave out --sqlite and --postgres-config from now on. Keep the SQLite file for some days, then put it away.",
+		Remedy: "Leave out --sqlite and --postgres-config from now on. Keep the SQLite file for some days, then put it away. " +
+			"If no Synapse has been started on PostgreSQL yet, somebody has changed the copy: drop the PostgreSQL database, make it anew, empty, and run the port again.",
 	}
 	if !same {
 		f.Severity = doctor.Error
@@ -82,6 +92,14 @@ func (x *pair) writtenSince(same bool) {
 			"To keep PostgreSQL: leave out --sqlite and --postgres-config; what was written to SQLite since the port is not carried over."
 	}
 	x.find(f)
+}
+
+// unported are tables that no run has taken, since there was no place for them then.
+func (x *pair) unported() []string {
+	if x.match == nil {
+		return nil
+	}
+	return x.match.Unported(x.record)
 }
 
 func writtenText(w *port.WrittenError) string {

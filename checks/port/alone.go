@@ -24,7 +24,8 @@ type traces struct {
 	Updates   bool // background_updates
 }
 
-const tracesQuery = `SELECT to_regclass('port_from_sqlite3') IS NOT NULL, to_regclass('synapse_doctor.port') IS NOT NULL,
+// to_regclass would be refused to a role that may not use the schema synapse_doctor.
+const tracesQuery = `SELECT to_regclass('port_from_sqlite3') IS NOT NULL, EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'synapse_doctor' AND c.relname = 'port'),
   to_regclass('user_directory_stream_pos') IS NOT NULL,
   (SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass('pushers') AND (attname = 'enabled' AND atttypid = 'bool'::regtype OR attname = 'ts')),
   (SELECT count(*) = 2 FROM pg_attribute WHERE attrelid = to_regclass('users') AND (attname = 'approved' AND atttypid = 'bool'::regtype OR attname = 'creation_ts')),

@@ -9,7 +9,7 @@ import (
 )
 
 // blocking are the faults with which no port can be begun, or gone on with.
-var blocking = []string{UpdatesPending, SchemaDiffers, Other, ModuleTables, TargetNotEmpty, TargetInUse, TargetLocale, NoRoom, WrittenSince}
+var blocking = []string{UpdatesPending, SchemaDiffers, Other, Split, ModuleTables, TargetNotEmpty, TargetInUse, TargetLocale, NoRoom, WrittenSince}
 
 // judgeSource says what is wrong with the file.
 func judgeSource(s *source, serverName string) (found []doctor.Finding) {
@@ -202,7 +202,7 @@ func judgeColumns(unequal []string, t *target) []doctor.Finding {
 		Summary:  "Tables of the SQLite file and of the PostgreSQL database do not have the same columns.",
 		Observed: strings.Join(unequal[:min(len(unequal), mostListed)], "; "), Expected: "the same columns on both sides",
 		Remedy: "Somebody has changed a table by hand, or a module has another version on one side. Where PostgreSQL is wrong, drop that database, which holds nothing yet, and make it anew, empty. " +
-			"A table that nobody needs is left behind with --skip-table.",
+			"A module's table that nobody needs any more is dropped in PostgreSQL, and then left behind with --skip-table.",
 	}}
 }
 
@@ -214,6 +214,19 @@ func judgeModules(only []string, target string) (found []doctor.Finding) {
 			Summary:  fmt.Sprintf("The table %s is only in the SQLite file, and has rows: a port would leave them behind.", name),
 			Observed: "no such table in " + target, Expected: "the same table on both sides",
 			Remedy: fmt.Sprintf("A module of Synapse has made it. Install the module where the PostgreSQL schema is made, or make the table there yourself; then it is ported too. Where nobody needs it any more:\n\n    --skip-table %s", quote(name)),
+		})
+	}
+	return found
+}
+
+// judgeSkipped says what can't be left behind.
+func judgeSkipped(names []string) (found []doctor.Finding) {
+	for _, name := range names {
+		found = append(found, doctor.Finding{
+			Code: ModuleTables, Severity: doctor.Error, Object: doctor.Object{Kind: "table", Name: name},
+			Summary:  fmt.Sprintf("--skip-table names %s, which both databases have: a port does not leave it behind.", name),
+			Observed: "the table is in SQLite and in PostgreSQL", Expected: "a table that only the SQLite file has",
+			Remedy: "Take it out of the command: Synapse, or the module that it is of, would find it empty. A module's table that nobody needs any more can be dropped in PostgreSQL first; then it is only in the file, and may be left behind.",
 		})
 	}
 	return found

@@ -24,6 +24,7 @@ type pair struct {
 	target *target
 	record *port.Record
 	match  *port.Match // nil while the target has no schema
+	needed []string    // that --skip-table names, and that can't be left behind
 	// refusal is why a run of the port would refuse the target; for one that Synapse's script has filled, why it would even
 	// where that is to be replaced.
 	refusal string
@@ -92,7 +93,7 @@ func (x *pair) readBoth(ctx context.Context, tx pgx.Tx) error {
 		return nil
 	}
 	if x.match, err = port.ReadMatch(ctx, tx, f); err == nil {
-		x.match.Skip(x.t.SkipTables)
+		x.needed = x.match.Skip(x.t.SkipTables)
 	}
 	return err
 }
@@ -130,6 +131,7 @@ func (x *pair) schemas() {
 	}
 	differ := judgeSchemas(x.source, x.target)
 	x.find(differ...)
+	x.find(judgeSkipped(x.needed)...)
 	if len(differ) == 0 { // tables and columns follow from that
 		x.find(judgeColumns(x.match.Unequal, x.target)...)
 		x.find(judgeModules(x.match.OnlySource, "PostgreSQL")...)

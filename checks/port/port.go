@@ -26,6 +26,7 @@ const (
 	RoomNotSeen    = "port/room-not-seen"
 	ModuleTables   = "port/module-tables"
 	Other          = "port/other-homeserver"
+	Split          = "port/split-databases"
 	ScriptRemains  = "port/script-remains"
 	OddCells       = "port/odd-cells"
 	Unstorable     = "port/unstorable-rows"
@@ -59,6 +60,7 @@ var Check = doctor.Check{
 		{ID: UpdatesPending, Title: "background updates are pending in the SQLite file", Severity: doctor.Error},
 		{ID: SchemaDiffers, Title: "the two databases have schemas of different releases", Severity: doctor.Error},
 		{ID: Other, Title: "one of the databases is another homeserver's", Severity: doctor.Error},
+		{ID: Split, Title: "the data stores are in several databases", Severity: doctor.Error},
 		{ID: ModuleTables, Title: "tables that only the SQLite file has", Severity: doctor.Error},
 		{ID: TargetNotEmpty, Title: "the PostgreSQL database is not empty", Severity: doctor.Error},
 		{ID: TargetInUse, Title: "somebody is connected to the PostgreSQL database", Severity: doctor.Error},
@@ -91,6 +93,11 @@ var Check = doctor.Check{
 
 func run(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
 	file, db := port.Pair(t)
+	if file != nil {
+		if split, err := split(t, file, r); split || err != nil {
+			return err
+		}
+	}
 	switch {
 	case file != nil && db != nil:
 		return both(ctx, t, file, db, r)
@@ -108,4 +115,19 @@ func run(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
 		return doctor.Skip("nothing in %s tells of a port from SQLite", db.Where())
 	}
 	return err
+}
+
+// split finds a homeserver that no port can take, since its data stores are in several databases.
+func split(t *doctor.Target, file *doctor.Database, r doctor.Reporter) (bool, error) {
+	why, err := port.Split(t)
+	if err != nil || why == "" {
+		return false, err
+	}
+	r.Find(doctor.Finding{
+		Code: Split, Severity: doctor.Error, Database: file.Label, Object: doctor.Object{Kind: "file", Name: file.Path},
+		Summary:  "The homeserver's data stores are, or are to be, in several databases: no port is made.",
+		Observed: why, Expected: "one SQLite file, and one PostgreSQL database for all data stores",
+		Remedy: "Where PostgreSQL's section is a databases section, write it as one section database for the port. Where the SQLite files are several, the homeserver can't be moved by this program, nor by Synapse's script.",
+	})
+	return true, nil
 }

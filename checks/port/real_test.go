@@ -11,6 +11,9 @@ import (
 )
 
 func TestARealHomeserverIsPortedAndFoundEqual(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
 	db := pgtest.Start(t).Database(t, pgtest.WithDump(filepath.Join(pgtest.Data(t), "synapse_empty.dump")))
 	b := &bench{t, pgtest.SQLite(t), db, filepath.Join(t.TempDir(), "state")}
 	began := time.Now()
@@ -28,6 +31,9 @@ func TestARealHomeserverIsPortedAndFoundEqual(t *testing.T) {
 
 // Synapse's script has ported this very file, which has none of the values that it changes.
 func TestARealPortBySynapsesScriptHasOnlyTheUserDirectoryFrozen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
 	db := pgtest.Start(t).Database(t, pgtest.WithDump(filepath.Join(pgtest.Data(t), "synapse_ported.dump")))
 	target := &doctor.Target{ServerName: "test.example", Databases: []*doctor.Database{postgres(db)}}
 	defer target.Close()

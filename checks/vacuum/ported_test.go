@@ -28,6 +28,9 @@ func (host) Stopping() <-chan struct{}                               { return ni
 func (host) Document(string, string)                                 {}
 
 func TestAVacuumSinceThePortIsToldFromOrdinaryChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
 	path := pgtest.SQLite(t)
 	if err := os.Chmod(path, 0o600); err != nil {
 		t.Fatal(err)

@@ -22,6 +22,9 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func TestTheLimitLeavesTheRowsAndTheStructureThatAPortLeaves(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
 	data := os.Getenv("SYNAPSE_DOCTOR_DATA")
 	if data == "" {
 		t.Skip("SKIP: SYNAPSE_DOCTOR_DATA is not set: there is no real homeserver to copy")

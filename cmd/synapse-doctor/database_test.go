@@ -2,10 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"database/sql"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -15,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -46,12 +53,15 @@ func hbaCommand(ts *testscript.TestScript, s *scene, args []string) error {
 var planting sync.Mutex
 
 func newDBCommand(ts *testscript.TestScript, s *scene, args []string) error {
-	if err := need(args, "NAME fixture|empty"); err != nil {
+	if err := need(args, "NAME fixture|empty|synapse"); err != nil {
 		return err
 	}
 	var opts []pgtest.Option
-	if args[1] == "fixture" {
+	switch args[1] {
+	case "fixture":
 		opts = append(opts, pgtest.WithSetup(pgtest.Fixture()))
+	case "synapse":
+		opts = append(opts, pgtest.WithDump(filepath.Join(pgtest.Data(s.t), "synapse_empty.dump")))
 	}
 	if len(args) > 2 {
 		opts = append(opts, pgtest.WithCreate(args[2]))
@@ -337,6 +347,45 @@ func sqliteCommand(ts *testscript.TestScript, _ *scene, args []string) error {
 	}
 	_, err = db.Exec(args[1])
 	return errors.Join(err, db.Close())
+}
+
+func homeserverDBCommand(ts *testscript.TestScript, s *scene, args []string) error {
+	if err := need(args, "FILE"); err != nil {
+		return err
+	}
+	return os.Rename(pgtest.SQLite(s.t), ts.MkAbs(args[0]))
+}
+
+// tlsCommand gives the server a certificate of its own making. With hostssl in hba it takes nothing else over TCP.
+func tlsCommand(_ *testscript.TestScript, s *scene, _ []string) error {
+	if !s.own {
+		return errors.New("TLS is for an ownserver only")
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		return err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return err
+	}
+	s.server.WriteFile(s.t, "server.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	s.server.WriteFile(s.t, "server.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+	c, err := pgx.Connect(s.t.Context(), s.server.Admin())
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.Background())
+	if _, err := c.Exec(s.t.Context(), `ALTER SYSTEM SET ssl = on`); err != nil {
+		return err
+	}
+	s.server.Reload(s.t)
+	return nil
 }
 
 // Before and after ---------------------------------------------------------------------------------------------------

@@ -27,11 +27,16 @@ func main() {
 	// Host and plugin live for a tenth of a second. The garbage collector's usual pace, every 4 MiB at first, takes a sixth
 	// of a check's processor time and lowers its peak memory by nothing.
 	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(memoryLimit)
 	if sdk.Launched() {
 		sdk.Serve(sdk.Plugin{Name: builtin.Name, Version: version(), Checks: builtin.Checks()})
 	}
 	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr, &engine.Stopper{}}))
 }
+
+// memoryLimit is how much memory, in bytes, either process takes before the garbage collector runs as often as it needs to. A
+// process that cannot do with it takes more. SQLite's own memory does not count.
+const memoryLimit = 40 << 20
 
 // Exit codes. A command that could not complete wins over what it found.
 const (

@@ -49,6 +49,7 @@ type wantReport struct {
 		Title      string `json:"title"`
 		Status     string `json:"status"`
 		Reason     string `json:"reason"`
+		Coverage   string `json:"coverage,omitempty"`
 		DurationMS int64  `json:"duration_ms"`
 		Findings   []struct {
 			Code     string `json:"code"`
@@ -114,7 +115,7 @@ func decode(text string, out any) error {
 	return complete("", raw, reflect.TypeOf(out).Elem())
 }
 
-// complete reports the first key of t that v lacks, or that is null.
+// complete reports the first key of t that v lacks, or that is null. A key that may be omitted may not be there and empty.
 func complete(path string, v any, t reflect.Type) error {
 	switch t.Kind() {
 	case reflect.Pointer:
@@ -128,8 +129,14 @@ func complete(path string, v any, t reflect.Type) error {
 			return fmt.Errorf("%s is %v, not an object", path, v)
 		}
 		for i := range t.NumField() {
-			key := t.Field(i).Tag.Get("json")
+			key, omissible, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 			value, ok := m[key]
+			if omissible != "" {
+				if ok && value == "" {
+					return fmt.Errorf("%s.%s is empty", path, key)
+				}
+				continue
+			}
 			if !ok {
 				return fmt.Errorf("%s.%s is missing", path, key)
 			}
@@ -384,6 +391,48 @@ func modeCommand(ts *testscript.TestScript, _ *scene, args []string) error {
 	}
 	if want := strings.Join(args[1:], " "); got != want {
 		return fmt.Errorf("%s is %s, not %s", args[0], got, want)
+	}
+	return nil
+}
+
+// eventsCommand reads the objects on stderr, between whose lines plans may be shown, as a program would.
+func eventsCommand(ts *testscript.TestScript, _ *scene, args []string) error {
+	found := map[string]bool{}
+	for line := range strings.Lines(ts.ReadFile("stderr")) {
+		if !strings.HasPrefix(line, "{") {
+			continue
+		}
+		var e struct {
+			Event string `json:"event"`
+			Step  string `json:"step"`
+			Text  string `json:"text"`
+			Done  int64  `json:"done"`
+			Total int64  `json:"total"`
+			Unit  string `json:"unit"`
+			Rows  int64  `json:"rows"`
+
+			RowsPerSecond int64 `json:"rows_per_second"`
+			ElapsedMS     int64 `json:"elapsed_ms"`
+			Parts         []struct {
+				Name  string `json:"name"`
+				Done  int64  `json:"done"`
+				Total int64  `json:"total"`
+			} `json:"parts"`
+		}
+		d := json.NewDecoder(strings.NewReader(line))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&e); err != nil {
+			return fmt.Errorf("%s: %w", line, err)
+		}
+		if e.Event != "progress" && e.Event != "note" || e.Event == "note" && e.Text == "" || e.Event == "progress" && e.Step == "" {
+			return fmt.Errorf("an incomplete event: %s", line)
+		}
+		found[e.Event] = true
+	}
+	for _, kind := range args {
+		if !found[kind] {
+			return fmt.Errorf("there is no %s", kind)
+		}
 	}
 	return nil
 }

@@ -25,7 +25,9 @@ import (
 //	ask ANSWER CODE ARG…        the same on a terminal, answering its question; ^C is the key
 //	start NAME ARG…             run it in the background: signal NAME SIG, ended NAME CODE, plugins NAME, gone NAME
 //	survives N DB SQL FROM TO ARG…   break, kill a fix at a random moment, settle, look: N times
-//	newdb NAME fixture|empty    a database of this script; ownserver before it: on a server of its own
+//	newdb NAME fixture|empty|synapse   a database of this script; ownserver before it: on a server of its own
+//	homeserverdb FILE           the real homeserver's SQLite file, as newdb's synapse of the real data: [data]
+//	tls                         the ownserver takes TLS
 //	sql|adminsql DB SQL         run statements as the owner, as the superuser; query DB SQL prints rows
 //	session DB open|close       a session of Synapse's role
 //	silence NAME                a port ($NAME_port) that takes connections and never answers; await NAME: one came
@@ -40,6 +42,7 @@ import (
 //	oneline STREAM PATTERN      a single line, which matches
 //	mode FILE MODE [UID:GID]    of a file; onlyadded BEFORE AFTER: nothing else was changed in it
 //	newestrun                   of the history on stdout, into $run
+//	events KIND…                the objects that stand on lines of their own on stderr are progress, and of each of these kinds is one
 //
 // After each script nothing but the files of the administrator may hold a secret (see secret_test.go), and no socket or
 // temporary file may be left.
@@ -84,7 +87,7 @@ func TestScripts(t *testing.T) {
 			"survives":  scripted(survivesCommand),
 			"ownserver": scripted(ownServerCommand), "newdb": scripted(newDBCommand), "hba": scripted(hbaCommand),
 			"sql": scripted(sqlCommand), "adminsql": scripted(adminSQLCommand), "query": scripted(queryCommand),
-			"session": scripted(sessionCommand), "silence": scripted(silenceCommand), "await": scripted(awaitCommand),
+			"session": scripted(sessionCommand), "homeserverdb": scripted(homeserverDBCommand), "tls": scripted(tlsCommand), "events": scripted(eventsCommand), "silence": scripted(silenceCommand), "await": scripted(awaitCommand),
 			"homeserver": scripted(homeserverCommand), "fill": scripted(fillCommand), "admindsn": scripted(adminDSNCommand),
 			"snapshot": scripted(snapshotCommand), "unchanged": scripted(unchangedCommand),
 			"width": scripted(widthCommand), "report": scripted(reportCommand), "plans": scripted(plansCommand),
@@ -97,6 +100,8 @@ func TestScripts(t *testing.T) {
 			case "example":
 				_, err := os.Stat(exampleDir)
 				return err == nil, nil
+			case "data":
+				return os.Getenv("SYNAPSE_DOCTOR_DATA") != "", nil
 			case "root":
 				return os.Geteuid() == 0, nil
 			}

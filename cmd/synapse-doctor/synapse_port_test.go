@@ -4,6 +4,7 @@ package main_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"database/sql"
 	"encoding/json"
@@ -80,8 +81,17 @@ type move struct {
 	command  string // what runs Synapse's programs
 }
 
-// newMove puts the homeserver on SQLite.
+// newMove puts the homeserver on SQLite, with its schema and its background updates done.
 func newMove(t *testing.T, h *homeserver, doctor program) *move {
+	t.Helper()
+	m := onSQLite(t, h, doctor)
+	// A homeserver that has run for some minutes has done its background updates, without which nothing is ported.
+	m.update(t)
+	return m
+}
+
+// onSQLite is the homeserver with a configuration for SQLite.
+func onSQLite(t *testing.T, h *homeserver, doctor program) *move {
 	t.Helper()
 	dir := filepath.Dir(h.config)
 	m := &move{homeserver: h, p: patient{doctor, h.config, h.db}, postgres: h.config, sqlite: filepath.Join(dir, "homeserver.db")}
@@ -98,18 +108,23 @@ func newMove(t *testing.T, h *homeserver, doctor program) *move {
 	for _, word := range enter[:len(enter)-1] {
 		m.command += "'" + strings.ReplaceAll(word, "'", `'\''`) + "' "
 	}
-	// A homeserver that has run for some minutes has done its background updates, without which nothing is ported.
-	m.update(t)
 	return m
 }
 
 // update has Synapse make its schema and do its background updates, as the configuration says.
 func (h *homeserver) update(t *testing.T) {
 	t.Helper()
-	update := h.installation.command(t.Context(), filepath.Dir(h.config), "update_synapse_database", "--database-config", inside+"/"+filepath.Base(h.config), "--run-background-updates")
-	if out, err := update.CombinedOutput(); err != nil {
-		t.Fatalf("update_synapse_database: %v\n%s", err, lastLines(out))
+	if err := h.updated(t.Context(), h.config); err != nil {
+		t.Fatal(err)
 	}
+}
+
+func (h *homeserver) updated(ctx context.Context, config string) error {
+	update := h.installation.command(ctx, filepath.Dir(config), "update_synapse_database", "--database-config", inside+"/"+filepath.Base(config), "--run-background-updates")
+	if out, err := update.CombinedOutput(); err != nil {
+		return fmt.Errorf("update_synapse_database on %s: %w\n%s", filepath.Base(config), err, lastLines(out))
+	}
+	return nil
 }
 
 // snapshot has the doctor make one while the homeserver works.

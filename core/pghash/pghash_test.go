@@ -48,12 +48,7 @@ var serverHash = `SELECT hash_record_extended(ROW(a, b, c, d, e, f, g, h), 0), h
   hashfloat8extended(h, 0), hash_record_extended(ROW(a::varchar(10000)), 0), ` + RowSQL("a, b") + ` FROM (VALUES ($1::text, $2::bytea, $3::int2, $4::int4, $5::int8, $6::bool, $7::float4, $8::float8)) v(a, b, c, d, e, f, g, h)`
 
 func TestEveryServerHashesARowAsThisDoes(t *testing.T) {
-	for _, version := range []string{"14", "18"} {
-		t.Run("PostgreSQL"+version, func(t *testing.T) {
-			conn := pgtest.StartWith(t, pgtest.Config{Version: version}).Database(t).Conn(t)
-			compare(t, conn)
-		})
-	}
+	pgtest.EachOf(t, []int{14, 18}, nil, func(t *testing.T, s *pgtest.Server) { compare(t, s.Database(t).Conn(t)) })
 }
 
 func compare(t *testing.T, conn *pgx.Conn) {

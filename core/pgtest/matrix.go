@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 )
@@ -28,11 +29,24 @@ func Majors(ctx context.Context) []int {
 // With -short it is one major, the newest that is installed. One that is not installed is skipped, unless SYNAPSE_DOCTOR_REQUIRE_MATRIX=1: then its subtest fails.
 func EachMajor(t *testing.T, config func(major int) Config, run func(t *testing.T, s *Server)) {
 	t.Helper()
-	first := oldestMajor
-	if majors := Majors(t.Context()); testing.Short() && len(majors) > 0 {
-		first = majors[len(majors)-1]
+	var majors []int
+	for major := oldestMajor; major <= newestMajor; major++ {
+		majors = append(majors, major)
 	}
-	for major := first; major <= newestMajor; major++ {
+	EachOf(t, majors, config, run)
+}
+
+// EachOf is [EachMajor] for some of the major versions, the newest last: those behind which the others do the same.
+func EachOf(t *testing.T, majors []int, config func(major int) Config, run func(t *testing.T, s *Server)) {
+	t.Helper()
+	if testing.Short() {
+		installed := Majors(t.Context())
+		some := slices.DeleteFunc(slices.Clone(majors), func(major int) bool { return !slices.Contains(installed, major) })
+		if len(some) > 0 {
+			majors = some[len(some)-1:]
+		}
+	}
+	for _, major := range majors {
 		t.Run(fmt.Sprintf("PostgreSQL%d", major), func(t *testing.T) {
 			var c Config
 			if config != nil {

@@ -245,12 +245,13 @@ func fromBlob(b []byte, c *Column, k kind) cell {
 	switch k {
 	case kindBytea:
 		return cell{form: formBytes, b: b}
-	case kindText, kindVector, kindJSON, kindOther:
+	case kindText, kindVector:
+		return limited(b, c, k)
+	case kindJSON:
+		return jsonCell(b, c)
+	case kindOther:
 		if !utf8.Valid(b) {
 			return unfit("the bytes are no text in UTF-8")
-		}
-		if k == kindJSON {
-			return jsonCell(b, c)
 		}
 		return limited(b, c, k)
 	}

@@ -118,7 +118,12 @@ func TestEveryStorageClassBecomesEveryType(t *testing.T) {
 		{pgtype.TSVectorOID, 0, "two\x00words", `"two words" changed: one NUL became a space`},
 
 		{pgtype.TextOID, 0, []byte("{\"a\": \"\\u00e9é\"}"), `"{\"a\": \"\\u00e9é\"}"`},
-		{pgtype.TextOID, 0, []byte("\xff"), "lost: the bytes are no text in UTF-8"},
+		{pgtype.TextOID, 0, []byte("a\xff\xfeb"), "\"a\ufffdb\" changed: bytes that are no UTF-8 became U+FFFD"},
+		{pgtype.VarcharOID, 2, []byte("\xff\x00"), "\"\ufffd\ufffd\" changed: bytes that are no UTF-8 became U+FFFD, one NUL became U+FFFD"},
+		{pgtype.VarcharOID, 1, []byte("\xffa"), "lost: the text has 2 characters, and T holds 1"},
+		{pgtype.TSVectorOID, 0, []byte("\xff"), "\"\ufffd\" changed: bytes that are no UTF-8 became U+FFFD"},
+		{pgtype.JSONBOID, 0, []byte("\"\xff\\u0000\""), "\"\\\"\ufffd\\\\ufffd\\\"\" changed: bytes that are no UTF-8 became U+FFFD; one escape that jsonb does not take became \\ufffd"},
+		{pgtype.NumericOID, 0, []byte("\xff"), "lost: the bytes are no text in UTF-8"},
 		{pgtype.TextOID, 0, []byte("\x00"), "\"\ufffd\" changed: one NUL became U+FFFD"},
 		{pgtype.ByteaOID, 0, []byte("\x00\xff"), `"\x00\xff"`},
 		{pgtype.Int8OID, 0, []byte("1"), "lost: bytes can't be stored in a column of type T"},

@@ -55,8 +55,8 @@ func (c *chunk) keep(hash int64) {
 const (
 	chunkRows  = 20_000
 	chunkBytes = 16 << 20
-	castRows   = 10_000
-	castBytes  = 4 << 20
+	castRows   = 5_000
+	castBytes  = 1 << 20
 )
 
 // reader reads the rows of a span, chunk by chunk.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -48,12 +49,27 @@ func copyOf(t testing.TB, path string) string {
 	return to
 }
 
+// How often TestARunThatIsCutOffAnywhereIsGoneOnWith does it: SYNAPSE_DOCTOR_KILLS=100 for a long look.
+func rounds(t *testing.T) int {
+	if s := os.Getenv("SYNAPSE_DOCTOR_KILLS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if testing.Short() {
+		return 1
+	}
+	return 4
+}
+
 func TestARunThatIsCutOffAnywhereIsGoneOnWith(t *testing.T) {
 	s := pgtest.Start(t)
 	original := longFile(t)
 	want := map[string]map[string][]string{}
 	points := 0
-	for i := range 9 {
+	for i := range 1 + rounds(t) {
 		path := copyOf(t, original)
 		l := newLoad(t, oddTarget(t, s))
 		l.w = Work{workers: 3, rows: 200}

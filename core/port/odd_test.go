@@ -76,7 +76,7 @@ func oddFile(t testing.TB) string {
 }
 
 func TestOddCellsNeverCostANeighbour(t *testing.T) {
-	pgtest.EachMajor(t, func(int) pgtest.Config { return pgtest.Config{} }, func(t *testing.T, s *pgtest.Server) {
+	eachEnd(t, func(t *testing.T, s *pgtest.Server) {
 		l := newLoad(t, oddTarget(t, s))
 		path := oddFile(t)
 		conn := l.Conn(t)
@@ -95,7 +95,7 @@ func TestOddCellsNeverCostANeighbour(t *testing.T) {
 			"event_search": {"($a,!r,@u,content.body,\"'fox':2 'run':1\",10,1)", "($b,!r,@u,content.body,'17':1,20,2)", "($back,!r,@u,content.body,\"'news':2 'old':1\",1,-5)",
 				"($c,!s,@u,content.body,\"'h�':2 'nul':1\",30,3)"},
 			"notes": {"(1,5,plain,abcde,\"\\\\x00ff\",t,1.5)", "(2,,a\ufffdb,,\"\\\\x746578745c78\",,7)", "(3,2,neighbour,\"\",,f,)", "(7,8,\ufffdA\ufffdB,12345,\"\\\\x3939\",t,2.5)",
-				"(8,1,{},,\"\\\\x312e3235\",t,1e+300)"},
+				"(8,1,{},,\"\\\\x312e3235\",t,1e+300)", "(9,1,\ufffd,,,,)"},
 			"profiles": {"(@a,\"{\"\"a\"\": \"\"x\"\", \"\"b\"\": 1}\")", "(@b,\"{\"\"n\"\": \"\"\ufffd \ufffd\"\"}\")", "(@d,)", "(@e,{})"},
 			"module":   {"(1,12.50,\"2024-01-02 02:04:05+00\",10.0.0.1,a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11,\"{a,\"\"b c\"\"}\",\"ab \",\"{\"\"k\"\": [1]}\")", "(3,1.50,,,,,,{})"},
 			"children": {"(1,$a,!r)", "(3,,!s)"},
@@ -112,7 +112,7 @@ func TestOddCellsNeverCostANeighbour(t *testing.T) {
 		for _, want := range []string{
 			`event_search event_id="$a" the server refused the row: `, `event_search event_id="$gone" column event_id: ` + noEvent, `event_search event_id="$c" column event_id: ` + noEvent,
 			`notes id=4 column small: the number 40000 is out of the range of smallint {"id": ["integer", 4]`, `notes id=5 column word: there is no value`, `notes id=6 column num: the text is no number that the column holds; column short: the text has 6 characters`,
-			`notes id="\x01" column id: bytes can't be stored`, `{"id": ["blob", "AQ=="]`, `notes id=9 column word: the bytes are no text in UTF-8`,
+			`notes id="\x01" column id: bytes can't be stored`, `{"id": ["blob", "AQ=="]`,
 			`profiles user_id="@c" the server refused the row: `, `module id=2 the server refused the row: `, `children `, `"$missing"`, `guarded rowid 2 the server refused the row: Incorrect event_stream_ordering (SQLSTATE P0001)`,
 			`doubled name="x" the server refused the row: `, `["integer", 3]`, `["integer", 4]`, `doubled name="z" the server refused the row: `, `keyed k="k2" column v: the text is no number that bigint holds`,
 		} {
@@ -120,7 +120,7 @@ func TestOddCellsNeverCostANeighbour(t *testing.T) {
 				t.Errorf("not in quarantine: %s", want)
 			}
 		}
-		if n := len(got["quarantine"]); n != 16 {
+		if n := len(got["quarantine"]); n != 15 {
 			t.Errorf("%d rows in quarantine:\n%s", n, strings.Join(got["quarantine"], "\n"))
 		}
 		want := []string{
@@ -128,6 +128,7 @@ func TestOddCellsNeverCostANeighbour(t *testing.T) {
 			`notes id=2 word one NUL became U+FFFD`,
 			`notes id=7.0 word bytes that are no UTF-8 became U+FFFD`,
 			`notes id=8 flag the number 5 became true`,
+			`notes id=9 word bytes that are no UTF-8 became U+FFFD`,
 			`profiles user_id="@b" fields 2 escapes that jsonb does not take became \ufffd`,
 		}
 		if !slices.Equal(got["change"], want) {
@@ -142,6 +143,9 @@ func TestOddCellsNeverCostANeighbour(t *testing.T) {
 
 // Whatever was done to the file, the next run leaves what a first run over the same file leaves.
 func TestALaterRunLeavesWhatAFreshOneWould(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
 	s := pgtest.Start(t)
 	path := oddFile(t)
 	l := newLoad(t, oddTarget(t, s))

@@ -68,6 +68,13 @@ func (q *queue) take(ctx context.Context) *job {
 	}
 }
 
+// busy reports whether there is more to do than one job.
+func (q *queue) busy() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.jobs)+len(q.running) > 1
+}
+
 func (q *queue) free(j *job) bool {
 	return !slices.ContainsFunc(q.running, func(r *job) bool {
 		return overlap(j.alone, r.alone) || overlap(j.alone, r.shared) || overlap(j.shared, r.alone)

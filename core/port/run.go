@@ -72,11 +72,18 @@ func (w Work) bareRows() int64 {
 }
 
 // port brings a target to what the file has, wherever an earlier run has left it.
-func (w Work) port(ctx context.Context, t *doctor.Target, step doctor.OperationStep, _ string, h doctor.OperationHost) error {
+func (w Work) port(ctx context.Context, t *doctor.Target, step doctor.OperationStep, _ string, h doctor.OperationHost) (err error) {
 	begun := time.Now()
 	source, d := Pair(t)
 	if source == nil || d == nil {
-		return doctor.Unchanged("a port needs the SQLite file (--sqlite) and the PostgreSQL database that it goes to (--postgres-config)")
+		needs := "a port needs the SQLite file (--sqlite) and the PostgreSQL database that it goes to (--postgres-config)"
+		if path := step.Params["file"]; path != "" { // where a run that was interrupted is gone on with
+			needs += ": the file was " + path + ", and the newest is taken"
+		}
+		return doctor.Unchanged("%s", needs)
+	}
+	if err := undivided(t); err != nil {
+		return err
 	}
 	p := &porting{w: w, path: source.Path, stop: h.Stopping(), track: newTracker(h.Progress)}
 	defer p.dismiss()
@@ -86,6 +93,7 @@ func (w Work) port(ctx context.Context, t *doctor.Target, step doctor.OperationS
 		return err
 	}
 	defer file.Close()
+	defer func() { err = p.guard.explain(err) }()
 	home, err := ReadHomeserver(ctx, file, t.ServerName)
 	if err != nil {
 		return err
@@ -181,6 +189,14 @@ func (w Work) port(ctx context.Context, t *doctor.Target, step doctor.OperationS
 	return nil
 }
 
+// explain tells of a change of the file instead of what was read of it meanwhile: that may be anything, such as "malformed".
+func (g *guard) explain(err error) error {
+	if _, is := errors.AsType[*sqlitedb.Error](err); is {
+		return firstError(g.check(), err)
+	}
+	return err
+}
+
 // openFile opens the file, and remembers it as it is.
 func (p *porting) openFile(ctx context.Context) (file *sqlitedb.DB, err error) {
 	if p.guard, err = newGuard(p.path); err == nil {
@@ -266,8 +282,11 @@ func matched(ctx context.Context, conn *pgx.Conn, file *sqlitedb.DB, skip []stri
 	if err != nil {
 		return nil, err
 	}
-	m.Skip(skip)
+	needed := m.Skip(skip)
 	switch {
+	case len(needed) > 0:
+		return nil, doctor.Unchanged("%s on both sides, and not left behind: --skip-table is for what only the SQLite file has. Take %s out of the command",
+			tablesIs(needed), few(needed))
 	case len(m.OnlySource) > 0:
 		return nil, doctor.Unchanged("%s in the SQLite file and not in the target, and would be left behind: %s. They are a module's, mostly: have it make its tables in the target, "+
 			"or leave them with --skip-table %s", tablesAre(len(m.OnlySource)), few(m.OnlySource), strings.Join(m.OnlySource, " --skip-table "))
@@ -277,6 +296,13 @@ func matched(ctx context.Context, conn *pgx.Conn, file *sqlitedb.DB, skip []stri
 	return m, nil
 }
 
+func tablesIs(names []string) string {
+	if len(names) == 1 {
+		return "the table " + names[0] + " is"
+	}
+	return "the tables " + few(names) + " are"
+}
+
 func tablesAre(n int) string {
 	if n == 1 {
 		return "one table is"
@@ -284,12 +310,15 @@ func tablesAre(n int) string {
 	return fmt.Sprintf("%d tables are", n)
 }
 
-// Skip leaves out tables that the administrator does not want to be moved.
-func (m *Match) Skip(names []string) {
-	skip := func(name string) bool { return slices.Contains(names, name) }
+// Skip leaves out tables that the administrator does not want to be moved. It returns those that have a place in the target:
+// Synapse, or a module, would find them empty there, so that they are not left out.
+func (m *Match) Skip(names []string) (needed []string) {
+	skip := func(name string) bool {
+		return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+	}
 	for _, t := range m.Tables {
-		if skip(t.Name) {
-			m.Left[t.Name] = "--skip-table names it"
+		if skip(t.Name) || skip(t.Source) {
+			needed = append(needed, t.Name)
 		}
 	}
 	for _, name := range m.OnlySource {
@@ -297,8 +326,18 @@ func (m *Match) Skip(names []string) {
 			m.Left[name] = "--skip-table names it"
 		}
 	}
-	m.Tables = slices.DeleteFunc(m.Tables, func(t Table) bool { return skip(t.Name) })
 	m.OnlySource = slices.DeleteFunc(m.OnlySource, skip)
+	return needed
+}
+
+// Unported are the tables of both sides that no run of the port has taken: they were made in the target after it.
+func (m *Match) Unported(r *Record) (names []string) {
+	for _, t := range m.Tables {
+		if !slices.ContainsFunc(r.Tables, func(of TableRecord) bool { return of.Name == t.Name && of.Verified }) {
+			names = append(names, t.Name)
+		}
+	}
+	return names
 }
 
 // SameSchema refuses two sides that different versions of Synapse have made: the versions must be equal, and so must the steps

@@ -17,12 +17,13 @@ import (
 // as far as that can be told without storing it. Rows of search that a key of the target allows only once are told of, and rows
 // whose parent is missing; what a trigger or a CHECK of the target refuses is not. It calls each from several goroutines, one
 // at a time.
-func (m *Match) Scan(ctx context.Context, path string, progress func(doctor.Progress), each func(Oddity)) error {
+func (m *Match) Scan(ctx context.Context, path string, progress func(doctor.Progress), each func(Oddity)) (err error) {
 	p, err := m.reading(ctx, path, progress)
 	if err != nil {
 		return err
 	}
 	defer p.dismiss()
+	defer func() { err = p.guard.explain(err) }()
 	p.track.say("look for what does not fit")
 	var mu sync.Mutex
 	tell := func(found []Oddity) {

@@ -47,6 +47,26 @@ type worker struct {
 	conn *pgx.Conn // nil where only the file is read
 	file *sqlitedb.DB
 	buf  []byte
+
+	single bool // the server is told not to use several processes for a statement of this session
+}
+
+// pace lets the server use several processes for a statement where nothing else is to be done. Beside other work they only
+// cost: what they hand each other is more than they save.
+func (w *worker) pace(ctx context.Context) error {
+	single := w.p.queue.busy()
+	if single == w.single {
+		return nil
+	}
+	to := "DEFAULT"
+	if single {
+		to = "0"
+	}
+	if _, err := w.conn.Exec(ctx, "SET max_parallel_maintenance_workers = "+to+"; SET max_parallel_workers_per_gather = "+to); err != nil {
+		return fmt.Errorf("prepare a session: %w", err)
+	}
+	w.single = single
+	return nil
 }
 
 func (p *porting) point(name string) {
@@ -420,6 +440,9 @@ func (p *porting) proof(s *tableState) {
 		p.timed("statistics", start)
 		p.point("proof")
 		defer p.timed("proof", time.Now())
+		if err := w.pace(ctx); err != nil {
+			return err
+		}
 		return p.unlessStopped(ctx, func(ctx context.Context) error { return verify(ctx, w.conn, s.Table) })
 	}})
 }
@@ -638,6 +661,9 @@ func (p *porting) restore(ctx context.Context, w *worker, o object, what string)
 	}
 	defer p.timed(what, time.Now())
 	defer p.track.begin(o.name, 0)()
+	if err := w.pace(ctx); err != nil {
+		return err
+	}
 	var n int64
 	err := p.unlessStopped(ctx, func(ctx context.Context) (err error) {
 		n, err = o.restore(ctx, w.conn, p.memory, p.match)

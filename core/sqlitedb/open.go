@@ -21,8 +21,9 @@ type DB struct {
 	path string
 	tls  *libc.TLS
 
-	mu     sync.Mutex // guards handle against an interrupt from a context that ends while the file is closed
-	handle uintptr
+	mu      sync.Mutex // guards handle and watches against a context that ends meanwhile
+	handle  uintptr
+	watches int // that were begun; only the end of the last one's context interrupts
 
 	watched context.Context // whose end interrupts what runs
 	unwatch func() bool
@@ -174,7 +175,7 @@ func (d *DB) Close() error {
 	return err
 }
 
-// watch has the end of ctx interrupt what runs. A context is watched until another one comes.
+// watch has the end of ctx interrupt what runs. A context is watched until another one comes, and interrupts nothing from then on.
 func (d *DB) watch(ctx context.Context) {
 	if ctx == d.watched {
 		return
@@ -184,15 +185,28 @@ func (d *DB) watch(ctx context.Context) {
 		d.unwatch = nil
 	}
 	d.watched = ctx
+	watch := d.nextWatch()
 	if ctx.Done() != nil {
-		d.unwatch = context.AfterFunc(ctx, d.interrupt)
+		d.unwatch = context.AfterFunc(ctx, func() { d.interrupt(watch) })
 	}
 }
 
-func (d *DB) interrupt() {
+// nextWatch makes an end to the watch before, whose context may be ending just now. SQLite itself takes an interrupt back only
+// when no statement is in the middle of its rows.
+func (d *DB) nextWatch() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.handle != 0 {
+	d.watches++
+	if d.handle != 0 && sqlite3.Xsqlite3_is_interrupted(d.tls, d.handle) != 0 {
+		(*sqlite3.Tsqlite3)(address(d.handle)).Fu1.FisInterrupted = 0
+	}
+	return d.watches
+}
+
+func (d *DB) interrupt(watch int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.handle != 0 && d.watches == watch {
 		sqlite3.Xsqlite3_interrupt(d.tls, d.handle)
 	}
 }

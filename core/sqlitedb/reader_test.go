@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -206,6 +207,32 @@ func TestTheEndOfAContextEndsALongStep(t *testing.T) {
 			}
 			break
 		}
+	}
+}
+
+func TestAContextThatHasEndedInterruptsNothingOfAnother(t *testing.T) {
+	db := open(t, create(t, `CREATE TABLE t (v)`))
+	// Long enough that the goroutine of a context that ended just before gets to run.
+	long := prepare(t, db, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) SELECT count(*) FROM n`)
+	rows := prepare(t, db, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n`)
+	for i := range 100 {
+		ctx, end := context.WithCancel(t.Context())
+		if _, err := rows.Step(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			rows.Reset()
+		} // otherwise it stays in the middle of its rows
+		go end()
+		runtime.Gosched()
+		other, done := context.WithCancel(t.Context())
+		if row, err := long.Step(other); err != nil || !row {
+			t.Fatalf("round %d: %v", i, err)
+		}
+		long.Reset()
+		rows.Reset()
+		<-ctx.Done()
+		done()
 	}
 }
 

@@ -155,8 +155,39 @@ func (s *Stmt) Close() error {
 // Columns are the names of the result's columns, in order.
 func (s *Stmt) Columns() []string { return s.columns }
 
+// The forms of a value in SQLite's memory: the bits of its flags that say what it is, when it is one thing only.
+const (
+	formBits = sqlite3.MEM_Null | sqlite3.MEM_Str | sqlite3.MEM_Int | sqlite3.MEM_Real | sqlite3.MEM_Blob | sqlite3.MEM_IntReal
+	unfilled = sqlite3.MEM_Zero // zeros follow that are not written out
+)
+
+// value is column i of the current row as SQLite has it, or nil. Half of the time that the column functions take goes into
+// locks and errors that are of no use here, and into copies of texts that end in no NUL. What is in any way unusual is left to
+// them.
+func (s *Stmt) value(i int) *sqlite3.TMem {
+	row := (*sqlite3.TVdbe)(address(s.handle)).FpResultRow
+	if row == 0 || uint(i) >= uint(len(s.columns)) {
+		return nil
+	}
+	return (*sqlite3.TMem)(address(row + uintptr(i)*unsafe.Sizeof(sqlite3.TMem{})))
+}
+
 // Class is the storage class of column i of the current row, counted from 0.
 func (s *Stmt) Class(i int) Class {
+	if v := s.value(i); v != nil {
+		switch v.Fflags & formBits {
+		case sqlite3.MEM_Null:
+			return Null
+		case sqlite3.MEM_Int:
+			return Integer
+		case sqlite3.MEM_Real:
+			return Real
+		case sqlite3.MEM_Str:
+			return Text
+		case sqlite3.MEM_Blob:
+			return Blob
+		}
+	}
 	switch sqlite3.Xsqlite3_column_type(s.db.tls, s.handle, int32(i)) {
 	case sqlite3.SQLITE_INTEGER:
 		return Integer
@@ -171,7 +202,12 @@ func (s *Stmt) Class(i int) Class {
 }
 
 // Int is column i of the current row, which is an [Integer].
-func (s *Stmt) Int(i int) int64 { return sqlite3.Xsqlite3_column_int64(s.db.tls, s.handle, int32(i)) }
+func (s *Stmt) Int(i int) int64 {
+	if v := s.value(i); v != nil && v.Fflags&formBits == sqlite3.MEM_Int {
+		return *(*int64)(unsafe.Pointer(&v.Fu))
+	}
+	return sqlite3.Xsqlite3_column_int64(s.db.tls, s.handle, int32(i))
+}
 
 // Real is column i of the current row, which is a [Real] or an [Integer].
 func (s *Stmt) Real(i int) float64 {
@@ -181,6 +217,12 @@ func (s *Stmt) Real(i int) float64 {
 // Bytes is column i of the current row, which is a [Text] or a [Blob], without a copy: it is valid until the next call of
 // Step, Reset or Close. Text is in UTF-8 whatever the file's encoding; what is stored may still not be valid, and may hold NULs.
 func (s *Stmt) Bytes(i int) []byte {
+	if v := s.value(i); v != nil {
+		f := v.Fflags & (formBits | unfilled)
+		if f == sqlite3.MEM_Blob || f == sqlite3.MEM_Str && v.Fenc == sqlite3.SQLITE_UTF8 {
+			return memory(v.Fz, v.Fn)
+		}
+	}
 	column := int32(i)
 	var p uintptr
 	if sqlite3.Xsqlite3_column_type(s.db.tls, s.handle, column) == sqlite3.SQLITE_TEXT {
@@ -188,8 +230,11 @@ func (s *Stmt) Bytes(i int) []byte {
 	} else {
 		p = sqlite3.Xsqlite3_column_blob(s.db.tls, s.handle, column)
 	}
-	n := sqlite3.Xsqlite3_column_bytes(s.db.tls, s.handle, column)
-	if p == 0 || n == 0 {
+	return memory(p, sqlite3.Xsqlite3_column_bytes(s.db.tls, s.handle, column))
+}
+
+func memory(p uintptr, n int32) []byte {
+	if p == 0 || n <= 0 {
 		return nil
 	}
 	return unsafe.Slice((*byte)(address(p)), int(n))
