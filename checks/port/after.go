@@ -61,7 +61,7 @@ func (x *pair) after(ctx context.Context) error {
 		}
 	}
 	if x.target.directory.frozen() {
-		x.find(frozenFinding())
+		x.find(frozenFinding(x.t))
 	} else if x.target.directory.unset {
 		x.find(queuedFinding(x.target.directory))
 	}
@@ -191,7 +191,7 @@ func (x *pair) configured(ctx context.Context) error {
 }
 
 // afterOurs examines a target, without the file, by the record of a port of the doctor's. ours: that port is complete.
-func afterOurs(ctx context.Context, tx pgx.Tx, t traces, d directory, find func(doctor.Finding)) (ours bool, err error) {
+func afterOurs(ctx context.Context, tx pgx.Tx, target *doctor.Target, t traces, d directory, find func(doctor.Finding)) (ours bool, err error) {
 	if !t.Record {
 		return false, nil
 	}
@@ -207,7 +207,7 @@ func afterOurs(ctx context.Context, tx pgx.Tx, t traces, d directory, find func(
 			Code: Unfinished, Severity: doctor.Error, Object: doctor.Object{Kind: "table", Name: "synapse_doctor.port"},
 			Summary:  "A port into this database was begun and is not finished: Synapse must not be started on it.",
 			Observed: unfinishedText(record), Expected: "a port that is complete and proved equal",
-			Remedy: "Run the port again, with the SQLite file; it goes on where it was:\n\n    synapse-doctor fix port --apply --sqlite " + quote(record.Path),
+			Remedy: "Run the port again, with the SQLite file; it goes on where it was:\n\n" + command(target, record.Path, ""),
 		})
 		return false, nil
 	}

@@ -78,13 +78,13 @@ func populateStatement() string {
 	return "INSERT INTO background_updates (ordering, update_name, progress_json, depends_on) VALUES\n" + strings.Join(rows, ",\n")
 }
 
-func frozenFinding() doctor.Finding {
+func frozenFinding(target *doctor.Target) doctor.Finding {
 	return doctor.Finding{
 		Code: DirectoryFrozen, Severity: doctor.Error, Object: doctor.Object{Kind: "table", Name: "user_directory_stream_pos"},
 		Summary:  "The user directory is frozen: it has no position, and nothing is queued that would give it one. Searches for people find nobody new.",
 		Observed: "stream_id is NULL, and no update populate_user_directory_* is queued",
 		Expected: "a position, or the four updates that fill the directory",
-		Remedy: "Queue what fills the directory:\n\n    synapse-doctor fix port/directory-frozen --apply\n\nand restart Synapse. Or, while Synapse runs, as an administrator of the homeserver:\n\n" +
+		Remedy: "Queue what fills the directory:\n\n    " + strings.TrimSpace(install(target, "").doctor("fix port/directory-frozen --apply", "")) + "\n\nand restart Synapse. Or, while Synapse runs, as an administrator of the homeserver:\n\n" +
 			"    curl -X POST -H 'Authorization: Bearer ACCESS_TOKEN' -d '{\"job_name\": \"regenerate_directory\"}' http://localhost:8008/_synapse/admin/v1/background_updates/start_job",
 		Fixable: true,
 	}
@@ -429,12 +429,12 @@ func alone(ctx context.Context, t *doctor.Target, db *doctor.Database, r doctor.
 
 // examineAlone says what a port has left, as far as the target tells.
 func examineAlone(ctx context.Context, tx pgx.Tx, t *doctor.Target, traces traces, d directory, find func(doctor.Finding), r doctor.Reporter) error {
-	ours, err := afterOurs(ctx, tx, traces, d, find)
+	ours, err := afterOurs(ctx, tx, t, traces, d, find)
 	if err != nil {
 		return err
 	}
 	if d.frozen() {
-		find(frozenFinding())
+		find(frozenFinding(t))
 	}
 	if ours {
 		return nil // NULL stayed NULL, and no text was escaped

@@ -25,7 +25,7 @@ func (x *pair) script(ctx context.Context) error {
 	x.schemas()
 	x.match.Tables = slices.DeleteFunc(x.match.Tables, func(t port.Table) bool { return slices.Contains(refilled, t.Name) })
 	if x.target.directory.frozen() {
-		x.find(frozenFinding())
+		x.find(frozenFinding(x.t))
 	}
 	var unread []error
 	if err := x.nulls(ctx); err != nil {

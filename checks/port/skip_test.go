@@ -64,10 +64,8 @@ func TestAFileOfAnotherServerIsSaidSoAfterThePortToo(t *testing.T) {
 func TestARoleThatMayNotUseThePortsSchemaFindsItsTraces(t *testing.T) {
 	b := newBench(t, soundFile, fresh)
 	b.applied("port/copy")
-	b.db.Exec(t, "CREATE ROLE reader; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
-	db := postgres(b.db)
-	defer db.Close()
-	err := db.Read(t.Context(), func(tx pgx.Tx) error {
+	b.db.AdminExec(t, "CREATE ROLE reader; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+	err := pgx.BeginFunc(t.Context(), b.db.AdminConn(t), func(tx pgx.Tx) error {
 		if _, err := tx.Exec(t.Context(), "SET LOCAL ROLE reader"); err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ func vouched(t *testing.T, conn *pgx.Conn, tables []Table) int {
 }
 
 func TestWhoHasWrittenSinceIsSeenAndUpkeepIsNot(t *testing.T) {
+	long(t)
 	eachEnd(t, func(t *testing.T, server *pgtest.Server) {
 		db := server.Database(t, pgtest.WithSetup(`CREATE TABLE a (x int, y text); CREATE TABLE b (x int); CREATE TABLE c (x int); CREATE SEQUENCE s;
 INSERT INTO a SELECT i, 'y' || i FROM generate_series(1, 500) i; INSERT INTO b SELECT generate_series(1, 10)`))
@@ -105,6 +106,7 @@ INSERT INTO a SELECT i, 'y' || i FROM generate_series(1, 500) i; INSERT INTO b S
 }
 
 func TestCountersOfBeforeACrashVouchForNothing(t *testing.T) {
+	long(t)
 	server := pgtest.StartWith(t, pgtest.Config{Settings: map[string]string{"synchronous_commit": "on"}})
 	db := server.Database(t, pgtest.WithSetup(`CREATE TABLE c (x int)`))
 	conn := db.Conn(t)

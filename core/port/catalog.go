@@ -184,7 +184,7 @@ func (m *Match) match(ctx context.Context, file *sqlitedb.DB, sources map[string
 		}
 	}
 	for _, lower := range slices.Sorted(maps.Keys(source.columns)) {
-		if there[lower] {
+		if there[lower] || source.computed[lower] {
 			continue
 		}
 		name := source.columns[lower]

@@ -102,6 +102,9 @@ func Admit(ctx context.Context, tx pgx.Tx, file *sqlitedb.DB, h Homeserver, repl
 		return 0, fmt.Errorf("look for the record of a port: %w", err)
 	}
 	if record {
+		if _, err := hasRecord(ctx, tx); err != nil {
+			return 0, err
+		}
 		known, err := sameHomeserver(ctx, tx, file, h)
 		if err != nil {
 			return 0, err

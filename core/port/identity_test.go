@@ -54,6 +54,7 @@ func TestAFileOfAnotherHomeserverOrOfNoneIsRefused(t *testing.T) {
 }
 
 func TestATargetIsTakenOnlyWhereNothingIsLost(t *testing.T) {
+	long(t)
 	dir := t.TempDir()
 	ours, namesake, later := filepath.Join(dir, "ours.db"), filepath.Join(dir, "namesake.db"), filepath.Join(dir, "later.db")
 	sqlite(t, ours, smallFile+`; INSERT INTO events VALUES (10)`)

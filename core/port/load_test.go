@@ -194,6 +194,7 @@ func synapseSchema(t testing.TB, s *pgtest.Server) *pgtest.DB {
 }
 
 func TestTheRealHomeserverIsCopied(t *testing.T) {
+	long(t)
 	path := homeserver(t)
 	l := newLoad(t, synapseSchema(t, pgtest.Start(t)))
 	before := l.dump(t)

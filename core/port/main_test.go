@@ -18,6 +18,14 @@ func eachEnd(t *testing.T, run func(t *testing.T, s *pgtest.Server)) {
 	pgtest.EachOf(t, []int{14, 18}, func(int) pgtest.Config { return pgtest.Config{Shared: true} }, run)
 }
 
+// long leaves a test out with -short, as under the race detector: it is about the server, not about what runs side by side here.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+}
+
 func openSQL(t testing.TB, path string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
@@ -26,4 +34,16 @@ func openSQL(t testing.TB, path string) *sql.DB {
 	}
 	db.SetMaxOpenConns(1)
 	return db
+}
+
+// alone waits until the server has noticed that everybody has left the database; what they did is in its statistics then.
+func alone(t testing.TB, db *pgtest.DB) {
+	t.Helper()
+	conn := db.AdminConn(t)
+	defer conn.Close(t.Context())
+	for busy := true; busy; {
+		if err := conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid())`).Scan(&busy); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

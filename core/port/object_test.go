@@ -123,6 +123,7 @@ func scalar[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) (v T) 
 }
 
 func TestEveryIndexAndForeignKeyOfTheRealSchemaComesBackAsItWas(t *testing.T) {
+	long(t)
 	db := emptySchema(t)
 	db.Exec(t, `COMMENT ON INDEX events_order_room IS 'a "quoted"; comment
 of ''two'' lines \ with more';

@@ -63,17 +63,22 @@ GROUP BY name, regexp_replace(reason, '("[^"]*"|[0-9]+)', '…', 'g') ORDER BY n
 const oddCells = `SELECT name, column_, min(change), count(*), (array_agg(key ORDER BY rowid_, key))[1:$1] FROM synapse_doctor.port_change
 GROUP BY name, column_, regexp_replace(change, '("[^"]*"|[0-9]+)', '…', 'g') ORDER BY name, column_, 3`
 
-// ReadRecord reads the record of a port; nil where there is none. A role that may not read it is told what it needs.
-func ReadRecord(ctx context.Context, tx pgx.Tx) (*Record, error) {
+// hasRecord reports whether there is a record. It is an error when the role may not read it.
+func hasRecord(ctx context.Context, tx pgx.Tx) (bool, error) {
 	var there, may bool
 	if err := tx.QueryRow(ctx, recordThere).Scan(&there, &may); err != nil {
-		return nil, fmt.Errorf("look for the record of a port: %w", err)
+		return false, fmt.Errorf("look for the record of a port: %w", err)
 	}
-	switch {
-	case !there:
-		return nil, nil
-	case !may:
-		return nil, errors.New("the record of the port may not be read: GRANT USAGE ON SCHEMA synapse_doctor, and GRANT SELECT ON ALL TABLES IN SCHEMA synapse_doctor, TO the role that the doctor logs in with")
+	if there && !may {
+		return false, errors.New("the record of the port may not be read: GRANT USAGE ON SCHEMA synapse_doctor, and GRANT SELECT ON ALL TABLES IN SCHEMA synapse_doctor, TO the role that the doctor logs in with")
+	}
+	return there, nil
+}
+
+// ReadRecord reads the record of a port; nil where there is none. A role that may not read it is told what it needs.
+func ReadRecord(ctx context.Context, tx pgx.Tx) (*Record, error) {
+	if there, err := hasRecord(ctx, tx); err != nil || !there {
+		return nil, err
 	}
 	r := &Record{}
 	var finished *time.Time

@@ -69,6 +69,7 @@ func restores(t testing.TB, db *pgtest.DB) Work {
 }
 
 func TestAPortIsRunAndRunAgain(t *testing.T) {
+	long(t)
 	path := homeserver(t)
 	l := bare(t, pgtest.Start(t).Database(t))
 	w := restores(t, l.DB)
@@ -94,6 +95,7 @@ func TestAPortIsRunAndRunAgain(t *testing.T) {
 		}
 	}
 	_ = conn.Close(t.Context())
+	alone(t, l.DB)
 	makeNone := Work{MakeSchema: func(context.Context, *doctor.Target, *doctor.Database, doctor.OperationHost) error {
 		return errors.New("not again")
 	}}
@@ -115,6 +117,7 @@ func TestAPortIsRunAndRunAgain(t *testing.T) {
 	}
 	_ = conn.Close(t.Context())
 	l.Exec(t, `UPDATE users SET password_hash = 'x' WHERE name = '@bob:test.example'`)
+	alone(t, l.DB)
 	_, err = l.operate(t, path, makeNone, nil)
 	if _, ok := errors.AsType[*doctor.UnchangedError](err); !ok || !strings.Contains(err.Error(), "written to the target") {
 		t.Errorf("a target that was written to: %v", err)
@@ -122,6 +125,7 @@ func TestAPortIsRunAndRunAgain(t *testing.T) {
 }
 
 func TestWhatWouldBeLeftBehindIsRefused(t *testing.T) {
+	long(t)
 	s := pgtest.Start(t)
 	for _, c := range []struct{ file, target, says string }{
 		{`CREATE TABLE module_rooms (x); INSERT INTO module_rooms VALUES (1)`, ``, "--skip-table module_rooms"},
@@ -151,6 +155,7 @@ func TestWhatWouldBeLeftBehindIsRefused(t *testing.T) {
 }
 
 func TestATableThatIsSkippedIsLeftBehind(t *testing.T) {
+	long(t)
 	path := homeserver(t)
 	sqlite(t, path, `CREATE TABLE module_rooms (x); INSERT INTO module_rooms VALUES (1)`)
 	l := bare(t, pgtest.Start(t).Database(t))
@@ -160,6 +165,7 @@ func TestATableThatIsSkippedIsLeftBehind(t *testing.T) {
 }
 
 func TestAnOddRowIsToldAtOnce(t *testing.T) {
+	long(t)
 	path := homeserver(t)
 	sqlite(t, path, `UPDATE local_media_repository SET media_length = 5000000000; INSERT INTO local_media_repository (media_id, media_type, media_length) VALUES ('huge', 'image/png', 5000000000)`)
 	l := bare(t, pgtest.Start(t).Database(t))

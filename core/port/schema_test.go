@@ -88,6 +88,7 @@ func unchanged(err error) bool {
 }
 
 func TestSynapseMakesTheSchemaWhereThereIsNone(t *testing.T) {
+	long(t)
 	s := newStage(t, `echo "Starting update batch on background update 'events_index'"`+"\n"+restoring(t))
 	for range 2 {
 		if err := s.make(t); err != nil {

@@ -17,6 +17,7 @@ type sourceTable struct {
 	rowid    string            // a name under which the rowid is to be had; empty in a table WITHOUT ROWID
 	order    string            // the columns of the key of such a table
 	columns  map[string]string // by lower-case name
+	computed map[string]bool   // columns that the file computes, by lower-case name: the target may have them as plain ones
 }
 
 // listSources are the tables of the file, by lower-case name.
@@ -24,7 +25,7 @@ func listSources(ctx context.Context, file *sqlitedb.DB) (map[string]*sourceTabl
 	tables := map[string]*sourceTable{}
 	var virtual []string
 	err := eachRow(ctx, file, "SELECT name, coalesce(sql, '') FROM sqlite_schema WHERE type = 'table'", func(s *sqlitedb.Stmt) error {
-		t := &sourceTable{name: s.String(0), columns: map[string]string{}}
+		t := &sourceTable{name: s.String(0), columns: map[string]string{}, computed: map[string]bool{}}
 		words := strings.Fields(strings.ToUpper(s.String(1)))
 		t.virtual = len(words) > 1 && words[1] == "VIRTUAL"
 		t.internal = t.virtual || strings.HasPrefix(strings.ToLower(t.name), "sqlite_")
@@ -63,12 +64,14 @@ func listSources(ctx context.Context, file *sqlitedb.DB) (map[string]*sourceTabl
 	return tables, nil
 }
 
-// describe reads the columns. A column that is computed is none of the table's own.
+// describe reads the columns.
 func (t *sourceTable) describe(ctx context.Context, file *sqlitedb.DB, withoutRowid bool) error {
 	var key []string
 	err := eachRow(ctx, file, "SELECT name, hidden, pk FROM pragma_table_xinfo("+literalSQLite(t.name)+") ORDER BY pk, cid", func(s *sqlitedb.Stmt) error {
-		if s.Int(1) == 0 {
+		const virtual, stored = 2, 3
+		if hidden := s.Int(1); hidden == 0 || hidden == virtual || hidden == stored {
 			t.columns[strings.ToLower(s.String(0))] = s.String(0)
+			t.computed[strings.ToLower(s.String(0))] = hidden != 0
 		}
 		if s.Int(2) > 0 {
 			key = append(key, quoteSQLite(s.String(0)))

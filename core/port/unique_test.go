@@ -67,3 +67,16 @@ INSERT INTO b VALUES (77), (2500), (1)`)
 		})
 	}
 }
+
+func TestAColumnThatTheFileComputesIsCopiedWhereTheTargetKeepsIt(t *testing.T) {
+	db := pgtest.Start(t).Database(t, pgtest.WithSetup(`CREATE TABLE a (x int, y int, z int); CREATE TABLE b (x int)`))
+	path := filepath.Join(t.TempDir(), "homeserver.db")
+	sqlite(t, path, `CREATE TABLE a (x INT, y INT AS (x * 3), z INT AS (x * 5) STORED); INSERT INTO a (x) VALUES (7);
+		CREATE TABLE b (x INT, y INT AS (x * 3)); INSERT INTO b (x) VALUES (8)`)
+	newLoad(t, db).must(t, path)
+	conn := db.Conn(t)
+	defer conn.Close(context.Background())
+	if got := scalar[string](t, conn, `SELECT concat_ws(' ', a.x, y, z, b.x) FROM a, b`); got != "7 21 35 8" {
+		t.Error(got)
+	}
+}

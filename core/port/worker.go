@@ -124,7 +124,7 @@ const sessionSettings = `SELECT count(set_config(name, v.value, false)) FROM pg_
   ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('row_security', 'off'),
   ('default_transaction_read_only', 'off'), ('default_transaction_isolation', 'read committed'), ('default_transaction_deferrable', 'off'),
   ('DateStyle', 'ISO, MDY'), ('IntervalStyle', 'postgres'), ('TimeZone', 'UTC'), ('extra_float_digits', '1'), ('bytea_output', 'hex'),
-  ('xmloption', 'content'), ('standard_conforming_strings', 'on'), ('client_min_messages', 'warning'), ('synchronous_commit', 'on'))
+  ('xmloption', 'content'), ('array_nulls', 'on'), ('standard_conforming_strings', 'on'), ('client_min_messages', 'warning'), ('synchronous_commit', 'on'))
   AS v(wanted, value) ON lower(name) = lower(wanted) AND (name <> 'synchronous_commit' OR setting = 'off')`
 
 // session opens a session in the target.

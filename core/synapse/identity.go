@@ -24,10 +24,12 @@ type Identity struct {
 // Belongs reports whether the database holds Synapse's schema and nobody else's users. A fresh schema without users belongs.
 func (i Identity) Belongs() bool { return i.HasSchema && i.ForeignUser == "" }
 
-// The tables that a role sees in its search_path are the ones that Synapse would use, hence to_regclass.
+// The tables that a role sees in its search_path are the ones that Synapse would use, hence to_regclass. In a schema that a
+// role may not use it is an error.
 const identityQuery = `SELECT to_regclass('schema_version') IS NOT NULL,
   to_regclass('users') IS NOT NULL, to_regclass('state_groups') IS NOT NULL, to_regclass('schema_compat_version') IS NOT NULL,
-  to_regclass('synapse_doctor.port') IS NOT NULL OR to_regclass('port_from_sqlite3') IS NOT NULL,
+  EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'synapse_doctor' AND c.relname = 'port')
+    OR to_regclass('port_from_sqlite3') IS NOT NULL,
   (SELECT count(*)::int FROM (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'synapse_doctor')
     AND c.relpersistence <> 't' LIMIT 1000) t)`
