@@ -21,7 +21,7 @@ import (
 )
 
 // How often TestAPortSurvivesEverything interrupts: SYNAPSE_DOCTOR_KILLS=120 for a long look.
-const usualInterruptions = 6
+const usualInterruptions = 4
 
 // At a random instant the doctor or the server is killed, the connections are cut, or Ctrl-C is pressed once or twice. One more
 // run, with a file that has changed meanwhile, and every table is what a port that was left alone gives.

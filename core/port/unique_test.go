@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
@@ -25,10 +26,13 @@ INSERT INTO b VALUES (77), (2500), (1)`)
 		t.Run("cut off at "+cut, func(t *testing.T) {
 			db := server.Database(t, pgtest.WithSetup(`CREATE TABLE a (id bigint PRIMARY KEY, v text CONSTRAINT once UNIQUE DEFERRABLE); CREATE TABLE b (a bigint REFERENCES a (id))`))
 			l := newLoad(t, db)
+			var mu sync.Mutex
 			cleared, points := 0, 0
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
 			l.w = Work{rows: 300, workers: 3, trace: func(point string) {
+				mu.Lock()
+				defer mu.Unlock()
 				if point == "cleared" {
 					cleared++
 				}
@@ -60,9 +64,8 @@ INSERT INTO b VALUES (77), (2500), (1)`)
 			if got := scalar[string](t, conn, `SELECT string_agg(a::text, ' ' ORDER BY a) FROM b`); got != "1 77" {
 				t.Errorf("b holds %s", got)
 			}
-			again := l.must(t, path)
-			if len(again) != 1 || again["b"] != loadAnew { // its orphan might have a parent now
-				t.Logf("a further run: %v", again)
+			if again := l.must(t, path); len(again) > 0 {
+				t.Errorf("a further run loads %v", again)
 			}
 		})
 	}
