@@ -9,7 +9,7 @@ import (
 )
 
 // The catalog tells the locale in another way since 15 and again since 17.
-func TestTheLocaleIsReadOnEveryMajor(t *testing.T) {
+func TestTheLocaleIsReadAsEachMajorTellsIt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")
 	}

@@ -28,13 +28,7 @@ func TestALocaleFixSurvivesSIGKILL(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")
 	}
-	kills := usualKills
-	if s := os.Getenv("SYNAPSE_DOCTOR_KILLS"); s != "" {
-		var err error
-		if kills, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	kills := oftenEnough(t, usualKills)
 	w := ward{program: build(t), server: pgtest.StartWith(t, pgtest.Config{Locales: []string{"en_US.UTF-8"}})}
 	w.sick(t)
 	for _, plan := range []string{"locale/in-place", "locale/rebuild"} {
@@ -89,6 +83,20 @@ func TestALocaleFixSurvivesSIGKILL(t *testing.T) {
 			}
 		})
 	}
+}
+
+// oftenEnough is how often something is killed: as $SYNAPSE_DOCTOR_KILLS says, else the usual number.
+func oftenEnough(t *testing.T, usual int) int {
+	t.Helper()
+	s := os.Getenv("SYNAPSE_DOCTOR_KILLS")
+	if s == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func lastLine(s string) string {

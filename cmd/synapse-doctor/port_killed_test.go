@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,8 +19,8 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
 )
 
-// How often TestAPortSurvivesEverything interrupts: SYNAPSE_DOCTOR_KILLS=120 for a long look.
-const usualInterruptions = 4
+// How often TestAPortSurvivesEverything interrupts, once in each way: SYNAPSE_DOCTOR_KILLS=120 for a long look.
+const usualInterruptions = 6
 
 // At a random instant the doctor or the server is killed, the connections are cut, or Ctrl-C is pressed once or twice. One more
 // run, with a file that has changed meanwhile, and every table is what a port that was left alone gives.
@@ -29,13 +28,7 @@ func TestAPortSurvivesEverything(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")
 	}
-	times := usualInterruptions
-	if s := os.Getenv("SYNAPSE_DOCTOR_KILLS"); s != "" {
-		var err error
-		if times, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	}
+	times := oftenEnough(t, usualInterruptions)
 	p := newPorts(t)
 	first := p.begin(t)
 	began := time.Now()

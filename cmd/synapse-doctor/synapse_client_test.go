@@ -49,8 +49,22 @@ type answer struct {
 	} `json:"chunk"`
 }
 
-// call sends a request, which must succeed. A body that is no []byte goes as JSON.
+// call sends a request, which must succeed.
 func (c client) call(t *testing.T, method, path string, body any) answer {
+	t.Helper()
+	status, text := c.try(t, method, path, body)
+	if status != http.StatusOK {
+		t.Fatalf("%s %s: %d: %s", method, path, status, text)
+	}
+	var a answer
+	if err := json.Unmarshal(text, &a); err != nil {
+		t.Fatalf("%s %s: %v: %s", method, path, err, text)
+	}
+	return a
+}
+
+// try sends a request and returns the answer, whatever it is. A body that is no []byte goes as JSON.
+func (c client) try(t *testing.T, method, path string, body any) (status int, text []byte) {
 	t.Helper()
 	var content io.Reader
 	switch b := body.(type) {
@@ -58,11 +72,11 @@ func (c client) call(t *testing.T, method, path string, body any) answer {
 	case []byte:
 		content = bytes.NewReader(b)
 	default:
-		text, err := json.Marshal(b)
+		plain, err := json.Marshal(b)
 		if err != nil {
 			t.Fatal(err)
 		}
-		content = bytes.NewReader(text)
+		content = bytes.NewReader(plain)
 	}
 	request, err := http.NewRequestWithContext(t.Context(), method, c.url+path, content)
 	if err != nil {
@@ -76,18 +90,10 @@ func (c client) call(t *testing.T, method, path string, body any) answer {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
+	if text, err = io.ReadAll(response.Body); err != nil {
 		t.Fatal(err)
 	}
-	if response.StatusCode != http.StatusOK {
-		t.Fatalf("%s %s: %s: %s", method, path, response.Status, text)
-	}
-	var a answer
-	if err := json.Unmarshal(text, &a); err != nil {
-		t.Fatalf("%s %s: %v: %s", method, path, err, text)
-	}
-	return a
+	return response.StatusCode, text
 }
 
 type object = map[string]any

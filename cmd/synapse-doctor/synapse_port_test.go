@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -482,35 +481,6 @@ func (m *move) workers(t *testing.T, s *seen) {
 			}
 		}
 	}
-}
-
-// try sends a request and returns the answer, whatever it is.
-func (c client) try(t *testing.T, method, path string, body any) (status int, text []byte) {
-	t.Helper()
-	var content io.Reader
-	if body != nil {
-		plain, err := json.Marshal(body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		content = bytes.NewReader(plain)
-	}
-	request, err := http.NewRequestWithContext(t.Context(), method, c.url+path, content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.token != "" {
-		request.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	if text, err = io.ReadAll(response.Body); err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, text
 }
 
 // get is an answer with its keys in order.

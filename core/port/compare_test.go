@@ -57,7 +57,7 @@ func TestAPortBySynapsesScriptIsCompared(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")
 	}
-	path := homeserver(t)
+	path := pgtest.SQLite(t)
 	db := pgtest.Start(t).Database(t, pgtest.WithDump(filepath.Join(pgtest.Data(t), "synapse_ported.dump")))
 	l := &load{DB: db, database: newLoad(t, synapseSchema(t, pgtest.Start(t))).database}
 	l.database.Settings["dbname"] = db.Name

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,20 +17,6 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
 	"github.com/synapse-doctor/synapse-doctor/core/sqlitedb"
 )
-
-// homeserver unpacks the real homeserver's file into a directory of the test.
-func homeserver(t testing.TB) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "homeserver.db")
-	out, err := exec.Command("zstd", "-q", "-d", filepath.Join(pgtest.Data(t), "homeserver.db.zst"), "-o", path).CombinedOutput()
-	if err != nil {
-		t.Fatalf("zstd: %v\n%s", err, out)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // sqlite runs a script on a file, as Synapse or an administrator would.
 func sqlite(t testing.TB, path, script string) {
@@ -195,7 +180,7 @@ func synapseSchema(t testing.TB, s *pgtest.Server) *pgtest.DB {
 
 func TestTheRealHomeserverIsCopied(t *testing.T) {
 	long(t)
-	path := homeserver(t)
+	path := pgtest.SQLite(t)
 	l := newLoad(t, synapseSchema(t, pgtest.Start(t)))
 	before := l.dump(t)
 	decided := l.must(t, path)

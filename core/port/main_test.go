@@ -2,6 +2,7 @@ package port
 
 import (
 	"database/sql"
+	"os"
 	"testing"
 
 	_ "modernc.org/sqlite"
@@ -15,6 +16,10 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // lies all that matters to a copy: how numbers are read, how a table is locked, what the statistics count.
 func eachEnd(t *testing.T, run func(t *testing.T, s *pgtest.Server)) {
 	t.Helper()
+	if os.Getenv("SYNAPSE_DOCTOR_MATRIX") == "1" { // as in the tests of checks/locale: all of them
+		pgtest.EachMajor(t, func(int) pgtest.Config { return pgtest.Config{Shared: true} }, run)
+		return
+	}
 	pgtest.EachOf(t, []int{14, 18}, func(int) pgtest.Config { return pgtest.Config{Shared: true} }, run)
 }
 

@@ -70,7 +70,7 @@ func restores(t testing.TB, db *pgtest.DB) Work {
 
 func TestAPortIsRunAndRunAgain(t *testing.T) {
 	long(t)
-	path := homeserver(t)
+	path := pgtest.SQLite(t)
 	l := bare(t, pgtest.Start(t).Database(t))
 	w := restores(t, l.DB)
 	h, err := l.operate(t, path, w, nil)
@@ -136,7 +136,7 @@ func TestWhatWouldBeLeftBehindIsRefused(t *testing.T) {
 		{`UPDATE schema_version SET version = 95`, ``, "95 in the SQLite file, 94 in the target"},
 		{`UPDATE users SET name = replace(name, ':test.example', ':elsewhere')`, ``, "another homeserver"},
 	} {
-		path := homeserver(t)
+		path := pgtest.SQLite(t)
 		if c.file != "" {
 			sqlite(t, path, "PRAGMA foreign_keys = off; "+c.file)
 		}
@@ -156,7 +156,7 @@ func TestWhatWouldBeLeftBehindIsRefused(t *testing.T) {
 
 func TestATableThatIsSkippedIsLeftBehind(t *testing.T) {
 	long(t)
-	path := homeserver(t)
+	path := pgtest.SQLite(t)
 	sqlite(t, path, `CREATE TABLE module_rooms (x); INSERT INTO module_rooms VALUES (1)`)
 	l := bare(t, pgtest.Start(t).Database(t))
 	if _, err := l.operate(t, path, restores(t, l.DB), nil, "module_rooms"); err != nil {
@@ -166,7 +166,7 @@ func TestATableThatIsSkippedIsLeftBehind(t *testing.T) {
 
 func TestAnOddRowIsToldAtOnce(t *testing.T) {
 	long(t)
-	path := homeserver(t)
+	path := pgtest.SQLite(t)
 	sqlite(t, path, `UPDATE local_media_repository SET media_length = 5000000000; INSERT INTO local_media_repository (media_id, media_type, media_length) VALUES ('huge', 'image/png', 5000000000)`)
 	l := bare(t, pgtest.Start(t).Database(t))
 	h, err := l.operate(t, path, restores(t, l.DB), nil)
