@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"testing"
+	"time"
 )
 
 // client is a user who is logged in.
@@ -201,5 +202,19 @@ func (c client) reads(t *testing.T, room string, want []string) {
 	t.Helper()
 	if got := c.messages(t, room); !slices.Equal(got, want) {
 		t.Errorf("%s reads %q, want %q", c.user, got, want)
+	}
+}
+
+// findsPerson waits until a search for people gives the user: Synapse fills its directory in the background.
+func (c client) findsPerson(t *testing.T, word, user string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(500 * time.Millisecond) {
+		status, text := c.try(t, "POST", "/_matrix/client/v3/user_directory/search", object{"search_term": word})
+		if status == http.StatusOK && bytes.Contains(text, []byte(`"`+user+`"`)) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("a search for %q does not give %s: %d %s", word, user, status, text)
+		}
 	}
 }

@@ -132,7 +132,7 @@ func (p patient) sound(t *testing.T) {
 		r.Target.Databases[0].Engine != "postgres" || r.Target.Databases[0].Database != p.db.Name {
 		t.Errorf("the report is not about the homeserver: %+v", r.Target)
 	}
-	for _, status := range []string{"warning", "error", "unknown", "skipped"} {
+	for _, status := range []string{"warning", "error", "unknown"} {
 		if r.Summary[status] != 0 {
 			t.Errorf("%d checks are %s", r.Summary[status], status)
 		}
@@ -140,7 +140,8 @@ func (p patient) sound(t *testing.T) {
 	statuses := map[string]string{}
 	for _, c := range r.Checks {
 		statuses[c.ID] = c.Status
-		if c.Status != "ok" && c.Status != "info" {
+		aboutSQLite := c.ID == "vacuum" || c.ID == "port"
+		if c.Status != "ok" && c.Status != "info" && !(c.Status == "skipped" && aboutSQLite) {
 			t.Errorf("%s is %s: %s", c.ID, c.Status, c.Reason)
 		}
 		for _, f := range c.Findings {
@@ -179,6 +180,18 @@ func (p patient) mend(t *testing.T) {
 	}
 	if r := p.check(t, 0, "sequence"); len(r.found("sequence")) > 0 {
 		t.Errorf("after the fix: %q", r.found("sequence"))
+	}
+}
+
+// thaw mends what Synapse's own script always leaves behind, and nothing else.
+func (p patient) thaw(t *testing.T) {
+	t.Helper()
+	const code = "port/directory-frozen"
+	if found := p.check(t, 2, "port").found("port"); !slices.Equal(found, []string{code + " of user_directory_stream_pos"}) {
+		t.Fatalf("found %q", found)
+	}
+	if r := p.fix(t, 0, code); !r.Applied || len(r.Plans) != 1 || r.Plans[0].Status != "applied" {
+		t.Fatalf("the fix says %+v", r)
 	}
 }
 

@@ -28,6 +28,7 @@ func TestSynapseLocale(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			h := newHomeserver(t, synapse, server.Database(t, pgtest.WithDump(dump), pgtest.WithCreate(english)))
 			p := patient{doctor, h.config, h.db}
+			p.thaw(t)
 			rooms := unsafe(t, h)
 			if said := h.refuse(t); !strings.Contains(said, "collation") {
 				t.Fatalf("Synapse refuses for another reason:\n%s", said)
@@ -53,6 +54,7 @@ func TestSynapseLocale(t *testing.T) {
 	t.Run("edited catalog", func(t *testing.T) {
 		h := newHomeserver(t, synapse, server.Database(t, pgtest.WithDump(dump), pgtest.WithCreate(english)))
 		p := patient{doctor, h.config, h.db}
+		p.thaw(t)
 		rooms := unsafe(t, h)
 		if err := h.db.Corrupt(t.Context()); err != nil {
 			t.Fatal(err)

@@ -204,8 +204,6 @@ type seen struct {
 	refresh    string // bob's last refresh token
 }
 
-const userDirectory = "/_matrix/client/v3/user_directory/search"
-
 // live has people use the homeserver.
 func (m *move) live(t *testing.T) *seen {
 	t.Helper()
@@ -395,21 +393,13 @@ func (m *move) same(t *testing.T, s *seen) {
 	}
 }
 
-// directory waits until Synapse has filled the user directory, which it does in the background.
+// directory waits until Synapse has filled the user directory.
 func (m *move) directory(t *testing.T) {
 	t.Helper()
 	alice := client{url: m.url}
 	_, text := m.tryLogin(t, "alice", "a new one")
 	alice.token = field(t, text, "access_token")
-	for end := time.Now().Add(patience); ; time.Sleep(500 * time.Millisecond) {
-		status, text := alice.try(t, "POST", userDirectory, object{"search_term": "Bob the second"})
-		if status == http.StatusOK && bytes.Contains(text, []byte("@bob:test.example")) {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the user directory stays empty: %d %s", status, text)
-		}
-	}
+	alice.findsPerson(t, "Bob the second", "@bob:test.example")
 }
 
 // sendsOn makes sure that what happens now comes after what was.

@@ -69,9 +69,11 @@ func fresh(t *testing.T, h *homeserver, p patient) {
 
 // ported follows one that Synapse's own script has moved from SQLite.
 func ported(t *testing.T, h *homeserver, p patient) {
+	part(t, "the user directory is frozen", p.thaw)
 	part(t, "sound before it starts", p.sound)
 	h.start(t)
 	alice := h.login(t, "alice") // as she did on SQLite
+	part(t, "the user directory fills", func(t *testing.T) { alice.findsPerson(t, "bob", "@bob:test.example") })
 	room := alice.rooms(t)[0]
 	texts := alice.messages(t, room)
 	if len(texts) == 0 {
