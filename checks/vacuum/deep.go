@@ -93,11 +93,13 @@ func (w *deepWork) run(ctx context.Context, queue <-chan string) error {
 		return err
 	}
 	defer db.Close()
-	if w.x.state.Users.Nobody() { // a file that is cut off while it is mapped ends the process that reads it
-		if err := db.Map(w.x.state.Size); err != nil {
-			return err
-		}
+	if err := db.Map(w.x.state.Size); err != nil {
+		return err
 	}
+	return db.Shield(func() error { return w.each(ctx, db, queue) })
+}
+
+func (w *deepWork) each(ctx context.Context, db *sqlitedb.DB, queue <-chan string) (err error) {
 	for piece := range queue {
 		w.progress(piece, 0)
 		var found []damage

@@ -18,18 +18,7 @@ func Bytes(p []byte) uint64 {
 		b += binary.LittleEndian.Uint32(p[4:])
 		c += binary.LittleEndian.Uint32(p[8:])
 
-		a = (a - c) ^ bits.RotateLeft32(c, 4)
-		c += b
-		b = (b - a) ^ bits.RotateLeft32(a, 6)
-		a += c
-		c = (c - b) ^ bits.RotateLeft32(b, 8)
-		b += a
-		a = (a - c) ^ bits.RotateLeft32(c, 16)
-		c += b
-		b = (b - a) ^ bits.RotateLeft32(a, 19)
-		a += c
-		c = (c - b) ^ bits.RotateLeft32(b, 4)
-		b += a
+		a, b, c = mix(a, b, c)
 		p = p[12:]
 	}
 	// The lowest byte of c is left to the length, in PostgreSQL as in the older hash that lookup3 replaced there.
@@ -61,10 +50,36 @@ func word(n uint32) uint64 {
 	return last(s+n, s, s)
 }
 
+// seeded is the hash of the number 0 with a seed.
+func seeded(seed uint64) uint64 {
+	const s = uint32(start + 4&(1<<32-1))
+	if seed == 0 {
+		return last(s, s, s)
+	}
+	return last(mix(s+uint32(seed>>32), s+uint32(seed), s))
+}
+
 // two is the hash of eight bytes.
 func two(n uint64) uint64 {
 	const s = uint32(start + 8&(1<<32-1))
 	return last(s+uint32(n), s+uint32(n>>32), s)
+}
+
+// mix mixes the state where more is to come.
+func mix(a, b, c uint32) (uint32, uint32, uint32) {
+	a = (a - c) ^ bits.RotateLeft32(c, 4)
+	c += b
+	b = (b - a) ^ bits.RotateLeft32(a, 6)
+	a += c
+	c = (c - b) ^ bits.RotateLeft32(b, 8)
+	b += a
+	a = (a - c) ^ bits.RotateLeft32(c, 16)
+	c += b
+	b = (b - a) ^ bits.RotateLeft32(a, 19)
+	a += c
+	c = (c - b) ^ bits.RotateLeft32(b, 4)
+	b += a
+	return a, b, c
 }
 
 // last mixes the state for the last time, and gives two of its words.

@@ -9,16 +9,13 @@
 //	sum.Add(r.Row())       // what [RowSQL] gives for these columns
 //
 // The hash of a record is a linear combination of the hashes of its columns. Added up over a table, it does not change when
-// two rows exchange the values of a column. [Record.Row] is hashed once more and does.
+// two rows exchange the values of a column. [Record.Row], for which it is the seed of another hash, does.
 //
 // The server hashes bytes by lookup3 (Bob Jenkins, May 2006, public domain), and reads them as the processor does. What is
 // here is what servers on little-endian machines give; [Probe] tells whether a server is one of them.
 package pghash
 
-import (
-	"encoding/binary"
-	"math"
-)
+import "math"
 
 // Probe is a query whose one bigint is [Probed] on a server whose hashes are those of this package.
 const Probe = `SELECT hash_record_extended(ROW('The quick brown fox jumps over the lazy dog'::text, NULL::text, -7::bigint, true, 0.5::float8), 0)`
@@ -44,15 +41,11 @@ func (r *Record) Reset() { r.h = 0 }
 func (r *Record) Sum() int64 { return int64(r.h) }
 
 // Row is the hash of the row so far by which rows are added up: what the expression [RowSQL] gives.
-func (r *Record) Row() int64 {
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], r.h)
-	return int64(two(binary.LittleEndian.Uint64(b[:])))
-}
+func (r *Record) Row() int64 { return int64(seeded(r.h)) }
 
 // RowSQL is the expression that gives [Record.Row] of the columns, which are expressions separated by commas.
 func RowSQL(columns string) string {
-	return "hash_record_extended(ROW(int8send(hash_record_extended(ROW(" + columns + "), 0))), 0)"
+	return "hashint4extended(0, hash_record_extended(ROW(" + columns + "), 0))"
 }
 
 func (r *Record) add(h uint64) { r.h = r.h<<5 - r.h + h }

@@ -109,11 +109,17 @@ func (p *porting) work(q *queue) error {
 		defer q.mu.Unlock()
 		q.changed.Broadcast()
 	})()
+	for _, w := range p.workers {
+		if err := w.file.Map(sizeOf(p.path)); err != nil {
+			return err
+		}
+		defer w.file.Map(0)
+	}
 	var wg sync.WaitGroup
 	for _, w := range p.workers {
 		wg.Go(func() {
 			for j := q.take(ctx); j != nil; j = q.take(ctx) {
-				err := j.run(ctx, w)
+				err := w.file.Shield(func() error { return j.run(ctx, w) })
 				switch {
 				case err != nil && ctx.Err() != nil:
 					err = context.Cause(ctx)

@@ -65,7 +65,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		}
 		s.buf, s.off = s.buf[:0], 0
 	}
-	if err := s.fill(); err != nil {
+	if err := s.r.file.Shield(s.fill); err != nil { // this is not the worker's goroutine
 		s.err = err
 		return 0, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -156,6 +157,11 @@ func (p *porting) hire(ctx context.Context, n int, d *doctor.Database) error {
 		if w.conn, err = session(ctx, d); err != nil {
 			return err
 		}
+		// What a crash of the server takes back of these sessions, it takes back together with its place in the record. The
+		// commit that calls the port complete is another session's, and waits for all before it.
+		if _, err := w.conn.Exec(ctx, `SET synchronous_commit = off`); err != nil {
+			return fmt.Errorf("prepare a session in %s: %w", d.Where(), err)
+		}
 		if _, err := w.conn.Exec(ctx, `SELECT pg_advisory_lock_shared($1, $2)`, lockClass, workersLock); err != nil {
 			return fmt.Errorf("prepare a session in %s: %w", d.Where(), err)
 		}
@@ -259,12 +265,12 @@ func (p *porting) ready(ctx context.Context, conn *pgx.Conn) error {
 const bareRows = 20_000
 
 // bare are the tables that are filled without their unique indexes: large ones, of which nothing is there yet. SQLite keeps
-// the same keys unique. Where it turns out that a key is there twice all the same, the table is filled anew with them. The search
-// rows, in which that is to be expected, keep theirs.
+// the same keys unique. Where it turns out that a key is there twice all the same, as it may be among the search rows, the table
+// is filled anew with them.
 func (p *porting) bare() []Table {
 	var tables []Table
 	for _, s := range p.states {
-		if s.decision == loadRest && len(s.chunks) == 0 && s.size.rows >= p.w.bareRows() && newEncoder(s.Table).binary {
+		if s.decision == loadRest && len(s.chunks) == 0 && s.size.rows >= p.w.bareRows() {
 			tables = append(tables, s.Table)
 		}
 	}
@@ -615,26 +621,41 @@ func (p *porting) whole(ctx context.Context, w *worker, s *tableState) error {
 	return nil
 }
 
-// allWhole adds the foreign keys.
+// allWhole adds the foreign keys: at first none of them valid, which takes no time but has both tables alone, so that those
+// that point at the same table can be made valid beside each other.
 func (p *porting) allWhole() {
 	p.track.say("build indexes and keys, and verify")
 	for _, o := range p.keys {
-		p.queue.add(&job{name: o.name, cost: o.cost, alone: []string{o.relation, o.parent}, run: func(ctx context.Context, w *worker) error {
-			if err := p.restore(ctx, w, o, "foreign keys"); err != nil {
+		p.queue.add(&job{name: o.name, cost: math.MaxInt64, alone: []string{o.relation, o.parent}, run: func(ctx context.Context, w *worker) error {
+			if err := p.stopped(); err != nil {
 				return err
 			}
-			p.mu.Lock()
-			p.keysLeft--
-			last := p.keysLeft == 0
-			p.mu.Unlock()
-			for _, s := range p.states {
-				if last && s.keys > 0 {
-					p.proof(s)
-				}
+			if err := o.begin(ctx, w.conn); err != nil {
+				return err
 			}
+			p.queue.add(p.keyJob(o))
 			return nil
 		}})
 	}
+}
+
+// keyJob makes a foreign key valid, and what proves the tables that have one, after the last of them.
+func (p *porting) keyJob(o object) *job {
+	return &job{name: o.name, cost: o.cost, alone: []string{o.relation}, shared: []string{o.parent}, run: func(ctx context.Context, w *worker) error {
+		if err := p.restore(ctx, w, o, "foreign keys"); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.keysLeft--
+		last := p.keysLeft == 0
+		p.mu.Unlock()
+		for _, s := range p.states {
+			if last && s.keys > 0 {
+				p.proof(s)
+			}
+		}
+		return nil
+	}}
 }
 
 func (p *porting) indexJob(o object, s *tableState) *job {

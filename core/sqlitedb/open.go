@@ -8,8 +8,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -24,6 +26,8 @@ type DB struct {
 	mu      sync.Mutex // guards handle and watches against a context that ends meanwhile
 	handle  uintptr
 	watches int // that were begun; only the end of the last one's context interrupts
+
+	lost atomic.Bool // a page was not there: what SQLite holds in memory is unfit for anything
 
 	watched context.Context // whose end interrupts what runs
 	unwatch func() bool
@@ -112,15 +116,37 @@ func fileURI(path, query string) (string, error) {
 // Path is the file's path as it was given.
 func (d *DB) Path() string { return d.path }
 
-// Map reads the first bytes of the file, at most so many, through mapped memory instead of copies. A scan takes a fifth less
-// time; the pages count as the process's memory, and the kernel takes them back whenever it needs them.
+// Map reads the first bytes of the file, at most so many, through mapped memory instead of copies; 0 ends that. A scan takes a
+// fifth less time; the pages count as the process's memory, and the kernel takes them back whenever it needs them. Where
+// another process cuts the file off meanwhile, the system ends this one, unless what reads is in [DB.Shield].
 func (d *DB) Map(bytes int64) error {
+	if d.lost.Load() {
+		return nil
+	}
 	s, err := d.Prepare(fmt.Sprintf("PRAGMA mmap_size=%d", bytes))
 	if err != nil {
 		return err
 	}
 	_, err = s.Step(context.Background())
 	return errors.Join(err, s.Close())
+}
+
+// Shield runs f, in which a mapped file is read by this goroutine: a page that is not there any more, or can't be read, is an
+// error then. After that the connection can only be closed.
+func (d *DB) Shield(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		if _, isFault := r.(interface{ Addr() uintptr }); !isFault {
+			panic(r)
+		}
+		d.lost.Store(true)
+		err = fmt.Errorf("a part of %s is not there any more, or can't be read", d.path)
+	}()
+	return f()
 }
 
 // Exec runs one statement to its end and drops its rows.
@@ -164,6 +190,10 @@ func (d *DB) Close() error {
 		return nil
 	}
 	var err error
+	if d.lost.Load() { // what SQLite holds may be locked, or half changed: it is left to the end of the process
+		d.handle, d.tls = 0, nil
+		return nil
+	}
 	if d.handle != 0 {
 		if rc := sqlite3.Xsqlite3_close_v2(d.tls, d.handle); rc != sqlite3.SQLITE_OK {
 			err = d.failure(rc, "close it")

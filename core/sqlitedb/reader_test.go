@@ -267,6 +267,46 @@ func TestSeveralConnectionsReadAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
+func TestAMappedFileThatIsCutOffIsAnError(t *testing.T) {
+	path := create(t, `CREATE TABLE t (v TEXT)`, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000) INSERT INTO t SELECT 'text ' || i FROM n`)
+	db, err := sqlitedb.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Map(1 << 30); err != nil {
+		t.Fatal(err)
+	}
+	err = db.Shield(func() error {
+		s, err := db.Prepare(`SELECT v FROM t`)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		for i := 0; ; i++ {
+			if row, err := s.Step(t.Context()); err != nil || !row {
+				return err
+			}
+			if i == 100 {
+				if err := os.Truncate(path, 8192); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v", err)
+	}
+	if err := errors.Join(db.Map(0), db.Close()); err != nil {
+		t.Error(err)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a fault of another kind was swallowed")
+		}
+	}()
+	_ = db.Shield(func() error { panic("something else") })
+}
+
 func TestWhatIsNoDatabaseIsSaidSo(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
