@@ -46,12 +46,18 @@ pgbouncer: ## install Debian's PgBouncer, where that is possible: without it two
 		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends pgbouncer >/dev/null || true; \
 	fi
 
+.PHONY: python-grpc
+python-grpc: ## install what plugins in Python run with, where that is possible: without it their tests are skipped
+	@if [ "$$(id -u)" = 0 ] && ! /usr/bin/python3 -I -c 'import grpc, google.protobuf, psycopg2' 2>/dev/null; then \
+		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-grpcio python3-psycopg2 openssl >/dev/null || true; \
+	fi
+
 .PHONY: demo
 demo: build postgres ## examine, mend and examine again a sick homeserver that is made for it
 	go run ./cmd/demo -doctor bin/synapse-doctor
 
 .PHONY: test
-test: postgres pgbouncer ## run the tests
+test: postgres pgbouncer python-grpc ## run the tests
 	go test -timeout 25m ./...
 
 .PHONY: test-matrix
@@ -62,8 +68,8 @@ test-matrix: postgres-matrix ## run the database tests on every PostgreSQL: Debi
 		[ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 
 .PHONY: test-race
-test-race: postgres pgbouncer ## run the tests under the race detector, on one major of PostgreSQL
-	CGO_ENABLED=1 go test -race -short -timeout 25m ./...
+test-race: postgres pgbouncer python-grpc ## run the tests under the race detector, on one major of PostgreSQL
+	CGO_ENABLED=1 go test -race -short -vet=off -timeout 25m ./...
 
 .PHONY: debootstrap
 debootstrap: ## install what the real Synapse is installed with, where that is possible
@@ -76,7 +82,7 @@ test-synapse: postgres debootstrap ## mend databases of a real Synapse and start
 	go test -count=1 -timeout 30m -tags synapse ./cmd/synapse-doctor -run Synapse -v
 
 .PHONY: bench
-bench: build postgres ## time whole checks against psql, and the long work of locale against pg_amcheck, pg_dump and reindexdb
+bench: build postgres python-grpc ## time whole checks against psql, one more plugin, and the long work of locale against pg_amcheck, pg_dump and reindexdb
 	go run ./cmd/bench -doctor bin/synapse-doctor
 
 .PHONY: pgloader
@@ -97,14 +103,20 @@ lint: ## gofmt, go vet, staticcheck, buf lint
 	$(BUF) lint
 
 .PHONY: generate
-generate: ## make the protobuf code and the example's go.mod anew
+generate: ## make the protobuf code, the example's go.mod and what plugin new writes anew
 	$(BUF) generate
 	cd plugins/examples/published-rooms && go mod tidy
+	go test -count=1 ./cmd/synapse-doctor -run 'Kit|ANewGoPlugin' -update-kit
+
+.PHONY: freeze
+freeze: ## record the protocol as it is: from then on verify keeps plugins that were made with it working
+	$(BUF) build --exclude-source-info -o proto/v1.binpb
 
 .PHONY: verify
-verify: ## fail when generated code is stale
-	@old=$$(mktemp -d) && trap 'rm -rf "$$old"' EXIT && cp -r proto plugins/examples "$$old/" && $(MAKE) -s generate && \
-		diff -r "$$old/proto" proto && diff -r "$$old/examples" plugins/examples || \
+verify: ## fail when generated code is stale, or the protocol breaks plugins that are out in the world
+	@$(BUF) breaking --against proto/v1.binpb || { echo "plugins that were made with version 1 would break: only ever add to it"; exit 1; }
+	@old=$$(mktemp -d) && trap 'rm -rf "$$old"' EXIT && cp -r proto plugins/examples cmd/synapse-doctor/templates "$$old/" && $(MAKE) -s generate && \
+		diff -r "$$old/proto" proto && diff -r "$$old/examples" plugins/examples && diff -r "$$old/templates" cmd/synapse-doctor/templates || \
 		{ echo "generated code was stale; it has been made anew: commit it"; exit 1; }
 
 .PHONY: clean

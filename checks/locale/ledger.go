@@ -47,7 +47,7 @@ func (l ledger) start(ctx context.Context, tx pgx.Tx) error {
 
 // exists reports whether there is a ledger at all.
 func (l ledger) exists(ctx context.Context, q querier) (is bool, err error) {
-	err = q.QueryRow(ctx, `SELECT to_regclass('synapse_doctor.mended') IS NOT NULL`).Scan(&is)
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'synapse_doctor' AND c.relname = 'mended')`).Scan(&is)
 	if err != nil {
 		return false, fmt.Errorf("look for what an earlier run has done: %w", err)
 	}

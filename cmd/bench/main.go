@@ -1,6 +1,7 @@
 // Command bench times a whole check in one run, in rounds that take turns: with the built-in checks in a plugin process
 // as usual, with --in-process, and psql sending the same statements. It prints medians, ratios, the peak memory, and
-// whether the targets hold. It exits 1 only when something failed to run.
+// whether the targets hold. Then it times a check with one more plugin, in Go and in Python. It exits 1 only when something
+// failed to run.
 //
 // With -port it times the port of a large SQLite database instead, which it makes out of a real homeserver's.
 //
@@ -56,6 +57,9 @@ func bench(ctx context.Context, program string, rounds, long, doublings int) (er
 	}
 	if rounds > 0 {
 		if err := benchChecks(ctx, program, rounds); err != nil {
+			return err
+		}
+		if err := benchPlugins(ctx, program, rounds); err != nil {
 			return err
 		}
 	}

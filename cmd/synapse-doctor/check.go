@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/engine"
@@ -22,7 +23,7 @@ func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 	failOn := f.String("fail-on", "warning", "exit 2 for findings of this `SEVERITY` or worse: info, warning, error")
 	record := f.Bool("record", false, "keep the result in the journal, for history")
 	o.register(f)
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return exitFailed, err
 	}
 	threshold, err := doctor.ParseSeverity(*failOn)
@@ -55,9 +56,12 @@ func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 // checkCode is the exit code of a report. asked: the checks were named.
 func checkCode(r *doctor.Report, threshold doctor.Severity, asked bool) int {
 	code := exitOK
-	reportsConnections := false
+	reportsConnections, ignored := false, false // a failure that is ignored is no excuse for not having looked
 	for _, c := range r.Checks {
-		reportsConnections = reportsConnections || c.ID == "connection"
+		if c.ID == "connection" {
+			reportsConnections = true
+			ignored = slices.ContainsFunc(c.Findings, func(f doctor.Finding) bool { return f.Ignored != nil })
+		}
 	}
 	for _, p := range r.Plugins {
 		if p.Status == doctor.StatusUnknown {
@@ -68,11 +72,11 @@ func checkCode(r *doctor.Report, threshold doctor.Severity, asked bool) int {
 		if c.Status == doctor.StatusUnknown {
 			return exitFailed
 		}
-		if c.Status == doctor.StatusSkipped && c.NeedFailed && asked && !reportsConnections {
+		if c.Status == doctor.StatusSkipped && c.NeedFailed && (asked && !reportsConnections || ignored) {
 			return exitFailed
 		}
 		for _, f := range c.Findings {
-			if f.Severity >= threshold {
+			if f.Severity >= threshold && f.Ignored == nil {
 				code = exitFindings
 			}
 		}

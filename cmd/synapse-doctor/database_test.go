@@ -53,7 +53,7 @@ func hbaCommand(ts *testscript.TestScript, s *scene, args []string) error {
 var planting sync.Mutex
 
 func newDBCommand(ts *testscript.TestScript, s *scene, args []string) error {
-	if err := need(args, "NAME fixture|empty|synapse"); err != nil {
+	if err := need(args, "NAME fixture|empty|synapse|ported"); err != nil {
 		return err
 	}
 	var opts []pgtest.Option
@@ -62,6 +62,8 @@ func newDBCommand(ts *testscript.TestScript, s *scene, args []string) error {
 		opts = append(opts, pgtest.WithSetup(pgtest.Fixture()))
 	case "synapse":
 		opts = append(opts, pgtest.WithDump(filepath.Join(pgtest.Data(s.t), "synapse_empty.dump")))
+	case "ported":
+		opts = append(opts, pgtest.WithDump(filepath.Join(pgtest.Data(s.t), "synapse_ported.dump")))
 	}
 	if len(args) > 2 {
 		opts = append(opts, pgtest.WithCreate(args[2]))

@@ -15,7 +15,7 @@ func runExplain(ctx context.Context, args []string, s streams) (int, error) {
 	f := newFlags("explain", "CHECK|CODE", "What a check looks at, or what a finding means, how it comes about and how it is mended.", s)
 	p.register(f)
 	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return exitFailed, err
 	}
 	if f.NArg() != 1 {
@@ -37,7 +37,11 @@ func runExplain(ctx context.Context, args []string, s streams) (int, error) {
 
 // describedPage is made of what a plugin says of its own checks, which have no page in this program.
 func describedPage(ctx context.Context, p *pluginFlags, name string, s streams) (string, error) {
-	_, checks := catalogue(ctx, p, s.err)
+	p.wanted = []string{name}
+	_, checks, err := catalogue(ctx, p, s.err)
+	if err != nil {
+		return "", err
+	}
 	for _, c := range checks {
 		if c.ID != doctor.CheckID(name) {
 			continue

@@ -33,7 +33,7 @@ func runFix(ctx context.Context, args []string, s streams) (int, error) {
 	c.register(f)
 	failOn := f.String("fail-on", "warning", "exit 2 while findings of this `SEVERITY` or worse remain: info, warning, error")
 	o.register(f)
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return exitFailed, err
 	}
 	threshold, err := doctor.ParseSeverity(*failOn)
@@ -113,7 +113,7 @@ func (c *consent) begin(s streams, e *session, o outputFlags) {
 }
 
 // ask shows the plan and takes yes for an answer; for a dangerous one, the name of the database. A plan that the command
-// line has agreed to is shown all the same: what was done to a database ought to be in somebody's log.
+// line has agreed to is shown all the same: what was done to a database ought to be in somebody's log. Among events it is one.
 func (c *consent) ask(ctx context.Context, p doctor.PlanResult) error {
 	if err := c.answer(ctx, p); err != nil {
 		return err
@@ -126,6 +126,9 @@ func (c *consent) answer(ctx context.Context, p doctor.PlanResult) error {
 	agreed := c.yesDangerous || c.yes && p.Plan.Risk < doctor.Dangerous
 	c.session.progress.pause()
 	defer c.session.progress.resume()
+	if agreed && c.session.progress.applies(p.Plan) {
+		return nil // the report has the plan
+	}
 	if agreed || isTerminal(c.s.in) {
 		if err := report.Plans(c.s.err, []doctor.PlanResult{p}, c.opts); err != nil {
 			return fmt.Errorf("show the plan: %w", err)

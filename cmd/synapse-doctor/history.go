@@ -20,7 +20,7 @@ func runHistory(ctx context.Context, args []string, s streams) (int, error) {
 	f.StringVar(&t.stateDir, "state-dir", "", "where the journal is kept (default as for check)")
 	limit := f.IntP("number", "n", 20, "how many runs to list")
 	older := f.Duration("older-than", 90*24*time.Hour, "with prune: the age from which runs are forgotten")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return exitFailed, err
 	}
 	dir, err := t.state()

@@ -19,6 +19,7 @@ var mayImport = map[string][]string{
 	"core/pgdb":             {},
 	"core/sqlitedb":         {},
 	"core/pghash":           {},
+	"core/config":           {},
 	"core/pgtest":           {},
 	"proto/*":               {},
 	"docs":                  {},
@@ -34,8 +35,9 @@ var mayImport = map[string][]string{
 	"plugins/sdk":           {"core/doctor", "plugins/internal/wire"},
 	"plugins/sdk/sdktest":   {"core/doctor", "plugins/internal/wire", "core/engine", "core/journal", "core/pgtest"},
 	"plugins/host":          {"core/doctor", "plugins/internal/wire"},
+	"plugins/conformance":   {"core/doctor", "core/pgdb", "core/pgtest", "plugins/host", "plugins/internal/wire"},
 	"plugins/builtin":       {"checks/*", "core/doctor"},
-	"cmd/*":                 {"core/*", "checks/*", "plugins/builtin", "plugins/host", "plugins/sdk", "docs", "proto/*"},
+	"cmd/*":                 {"core/*", "checks/*", "plugins/builtin", "plugins/host", "plugins/conformance", "plugins/sdk", "docs", "proto/*"},
 }
 
 func TestPackagesImportOnlyWhatTheArchitectureAllows(t *testing.T) {

@@ -14,11 +14,15 @@ import (
 )
 
 // catalogue asks the plugins which checks they have. No configuration is read and nothing is connected to.
-func catalogue(ctx context.Context, p *pluginFlags, w io.Writer) ([]doctor.PluginInfo, []doctor.CheckInfo) {
-	sources := p.start(ctx, slog.New(slog.DiscardHandler), w)
+func catalogue(ctx context.Context, p *pluginFlags, w io.Writer) ([]doctor.PluginInfo, []doctor.CheckInfo, error) {
+	_, sources, err := p.start(ctx, slog.New(slog.DiscardHandler), w)
+	if err != nil {
+		return nil, nil, err
+	}
 	defer closeAll(sources)
 	e := engine.New(engine.Options{Version: version(), Target: &doctor.Target{}, Sources: sources})
-	return e.Catalogue(ctx)
+	plugins, checks := e.Catalogue(ctx)
+	return plugins, checks, nil
 }
 
 func runList(ctx context.Context, args []string, s streams) (int, error) {
@@ -28,13 +32,17 @@ func runList(ctx context.Context, args []string, s streams) (int, error) {
 	p.register(f)
 	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
 	format := f.String("format", "table", "table or json")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return exitFailed, err
 	}
 	if f.NArg() > 0 {
 		return exitFailed, fmt.Errorf("list takes no argument; synapse-doctor explain %s tells about it", f.Arg(0))
 	}
-	plugins, checks := catalogue(ctx, &p, s.err)
+	p.every = true
+	plugins, checks, err := catalogue(ctx, &p, s.err)
+	if err != nil {
+		return exitFailed, err
+	}
 	switch *format {
 	case "table":
 		if err := report.Page(s.out, listPage(checks), o.options(s.out)); err != nil {

@@ -66,6 +66,7 @@ func commands() []command {
 		{"history", "[RUN]", "what was found, applied and undone", runHistory},
 		{"explain", "CHECK|CODE", "what a check or a finding means", runExplain},
 		{"list", "", "the checks, and the codes of what they find", runList},
+		{"plugin", "COMMAND", "plugins of third parties: which there are, and which are trusted", runPlugin},
 		{"version", "", "the version of this program", runVersion},
 	}
 }

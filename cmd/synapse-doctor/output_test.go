@@ -60,11 +60,12 @@ type wantReport struct {
 				Kind string `json:"kind"`
 				Name string `json:"name"`
 			} `json:"object"`
-			Observed string            `json:"observed"`
-			Expected string            `json:"expected"`
-			Remedy   string            `json:"remedy"`
-			Fixable  bool              `json:"fixable"`
-			Evidence map[string]string `json:"evidence"`
+			Observed string                       `json:"observed"`
+			Expected string                       `json:"expected"`
+			Remedy   string                       `json:"remedy"`
+			Fixable  bool                         `json:"fixable"`
+			Evidence map[string]string            `json:"evidence"`
+			Ignored  *struct{ Why, Until string } `json:"ignored,omitempty"`
 		} `json:"findings"`
 	} `json:"checks"`
 	Summary map[string]int `json:"summary"`

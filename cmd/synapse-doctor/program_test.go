@@ -26,7 +26,7 @@ const patience = 60 * time.Second
 
 // passed are the variables that the program gets from a script.
 var passed = []string{
-	"PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "SYNAPSE_DOCTOR_STATE_DIR", "SYNAPSE_DOCTOR_ADMIN_DSN", "COLUMNS", "NO_COLOR", "TERM",
+	"PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "SYNAPSE_DOCTOR_STATE_DIR", "SYNAPSE_DOCTOR_ADMIN_DSN", "COLUMNS", "NO_COLOR", "TERM",
 	"PGPASSWORD", "PGPASSFILE", "GOTRACEBACK",
 }
 

@@ -88,12 +88,27 @@ func (p *progress) update(what string, now doctor.Progress) {
 	p.pace.add(time.Now(), now.Done, now.Rows)
 }
 
-// say prints something for good, above what is shown.
+// say tells something for good, above what is shown.
 func (p *progress) say(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if v, ok := p.view.(*eventView); ok {
+		v.note(text)
+		return
+	}
 	p.view.erase()
-	fmt.Fprintln(p.w, text)
+	fmt.Fprintln(p.w, "synapse-doctor: "+text)
+}
+
+// applies tells in an event that a plan is being applied, and returns false where no events are told.
+func (p *progress) applies(plan doctor.Plan) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v, ok := p.view.(*eventView)
+	if ok {
+		v.write(event{Event: "plan", Step: doctor.Clean(plan.ID), Text: doctor.Clean(plan.Title)})
+	}
+	return ok
 }
 
 // pause takes what is shown away while a question is asked; resume allows it again.

@@ -55,7 +55,7 @@ func (v *eventView) note(text string)                   { v.write(event{Event: "
 
 // event is one line. Amounts are in Unit; fields that do not apply are absent.
 type event struct {
-	Event string `json:"event"` // progress or note
+	Event string `json:"event"` // progress, note, or plan: one is begun to be applied
 	Step  string `json:"step,omitempty"`
 	Text  string `json:"text,omitempty"`
 	Done  int64  `json:"done,omitempty"`

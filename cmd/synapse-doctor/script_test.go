@@ -25,7 +25,8 @@ import (
 //	ask ANSWER CODE ARG…        the same on a terminal, answering its question; ^C is the key
 //	start NAME ARG…             run it in the background: signal NAME SIG, ended NAME CODE, plugins NAME, gone NAME
 //	survives N DB SQL FROM TO ARG…   break, kill a fix at a random moment, settle, look: N times
-//	newdb NAME fixture|empty|synapse   a database of this script; ownserver before it: on a server of its own
+//	goexample FILE, pyexample FILE [DIR]   the plugin of plugins/examples, or one in Python of the script's own
+//	newdb NAME fixture|empty|synapse|ported   a database of this script; ownserver before it: on a server of its own
 //	homeserverdb FILE           the real homeserver's SQLite file, as newdb's synapse of the real data: [data]
 //	tls                         the ownserver takes TLS
 //	sql|adminsql DB SQL         run statements as the owner, as the superuser; query DB SQL prints rows
@@ -92,7 +93,7 @@ func TestScripts(t *testing.T) {
 			"snapshot": scripted(snapshotCommand), "unchanged": scripted(unchangedCommand),
 			"width": scripted(widthCommand), "report": scripted(reportCommand), "plans": scripted(plansCommand),
 			"statuses": scripted(statusesCommand), "findings": scripted(findingsCommand),
-			"explained": scripted(explainedCommand), "goexample": scripted(exampleCommand), "sqlite": scripted(sqliteCommand),
+			"explained": scripted(explainedCommand), "goexample": scripted(exampleCommand), "pyexample": scripted(pyExampleCommand), "sqlite": scripted(sqliteCommand),
 			"mode": scripted(modeCommand), "newestrun": scripted(runCommand), "onlyadded": scripted(onlyAddedCommand), "oneline": scripted(onelineCommand),
 		},
 		Condition: func(cond string) (bool, error) {
@@ -104,6 +105,8 @@ func TestScripts(t *testing.T) {
 				return os.Getenv("SYNAPSE_DOCTOR_DATA") != "", nil
 			case "root":
 				return os.Geteuid() == 0, nil
+			case "python":
+				return pythonWithGRPC(t) != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
@@ -148,7 +151,7 @@ func setup(env *testscript.Env) error {
 		return err
 	}
 	for name, dir := range map[string]string{
-		"HOME": "home", "TMPDIR": "tmp", "XDG_STATE_HOME": "xdg-state", "SYNAPSE_DOCTOR_STATE_DIR": "state", "etc": adminDir,
+		"HOME": "home", "TMPDIR": "tmp", "XDG_STATE_HOME": "xdg-state", "XDG_CONFIG_HOME": filepath.Join(adminDir, "config"), "SYNAPSE_DOCTOR_STATE_DIR": "state", "etc": adminDir,
 	} {
 		path := filepath.Join(env.WorkDir, dir)
 		if err := os.MkdirAll(path, 0o700); err != nil {

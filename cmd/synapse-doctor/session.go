@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/synapse-doctor/synapse-doctor/core/config"
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/engine"
 	"github.com/synapse-doctor/synapse-doctor/core/report"
@@ -19,16 +22,37 @@ import (
 // pluginFlags say which plugins answer.
 type pluginFlags struct {
 	dev       []string
+	dirs      []string
 	inProcess bool
+
+	// Which of the plugins of third parties are needed: those that have, by what was recorded of them, one of these checks or
+	// codes, or every one.
+	wanted []string
+	every  bool
 }
 
 func (p *pluginFlags) register(f *pflag.FlagSet) {
+	f.StringArrayVar(&p.dirs, "plugin-dir", nil, "look for the files of plugins in `DIR` first; may be repeated. Only those that synapse-doctor plugin add has recorded are run")
 	f.StringArrayVar(&p.dev, "dev-plugin", nil, "also run the plugin in `FILE`, unverified: for its author; may be repeated")
 	f.BoolVar(&p.inProcess, "in-process", false, "run the built-in checks in this process, for debugging")
 }
 
-// start begins to start the plugins' processes, in the background.
-func (p *pluginFlags) start(ctx context.Context, log *slog.Logger, notice io.Writer) []doctor.Source {
+// start begins to start the plugins' processes, in the background. A mistake in the doctor's configuration starts none.
+func (p *pluginFlags) start(ctx context.Context, log *slog.Logger, notice io.Writer) (*config.Config, []doctor.Source, error) {
+	conf, err := config.Load()
+	if err != nil {
+		return nil, nil, err
+	}
+	var guests []*host.Source
+	for _, entry := range conf.Plugins {
+		guest, err := p.installed(entry, log)
+		if err != nil {
+			return nil, nil, err
+		}
+		if p.needs(conf, entry) {
+			guests = append(guests, guest)
+		}
+	}
 	var sources []doctor.Source
 	launch := func(s *host.Source) {
 		s.Start(ctx)
@@ -39,11 +63,14 @@ func (p *pluginFlags) start(ctx context.Context, log *slog.Logger, notice io.Wri
 	} else {
 		launch(host.Builtin(host.Options{Log: log}))
 	}
+	for _, guest := range guests {
+		launch(guest)
+	}
 	for _, file := range p.dev {
 		fmt.Fprintf(notice, "synapse-doctor: DEVELOPMENT PLUGIN %s runs unverified, with Synapse's login to the database\n", doctor.Clean(file))
 		launch(host.Dev(file, host.Options{Log: log}))
 	}
-	return sources
+	return conf, sources, nil
 }
 
 // closeAll ends the plugins at the same time: one that is stuck takes seconds to end.
@@ -71,7 +98,10 @@ func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams, eve
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: level}))
-	sources := t.plugins.start(ctx, log, s.err)
+	conf, sources, err := t.plugins.start(ctx, log, s.err)
+	if err != nil {
+		return nil, err
+	}
 	a, err := t.assemble(f)
 	if err != nil {
 		closeAll(sources)
@@ -82,19 +112,43 @@ func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams, eve
 		closeAll(sources)
 		return nil, err
 	}
+	for _, source := range sources {
+		if terms := doctor.TermsOf(source); terms != nil {
+			a.redactor.Add(terms.Reader["password"])
+			a.redactor.Add(terms.Reader["sslpassword"])
+		}
+	}
 	p := newProgress(s.err, events)
 	s.stopper.Asked(func() {
-		p.say("synapse-doctor: stopping as soon as what is being copied is whole; Ctrl-C once more stops at once")
+		p.say("stopping as soon as what is being copied is whole; Ctrl-C once more stops at once")
 	})
-	return &session{
-		Engine: engine.New(engine.Options{
-			Version: version(), Target: a.target, Sources: sources, PIDFiles: a.pidFiles, StateDir: state, Timeout: a.timeout,
-			FindAdmin: t.admin() == "",
-			Redactor:  a.redactor, Log: log, Progress: p.update, Stopper: s.stopper,
-			Notice: func(text string) { p.say("synapse-doctor: " + text) },
-		}),
-		assembled: a, progress: p, sources: sources,
-	}, nil
+	out := &session{assembled: a, progress: p, sources: sources}
+	out.Engine = engine.New(engine.Options{
+		Version: version(), Target: a.target, Sources: sources, PIDFiles: a.pidFiles, StateDir: state, Timeout: a.timeout,
+		FindAdmin: t.admin() == "",
+		Redactor:  a.redactor, Log: log, Progress: p.update, Stopper: s.stopper,
+		Notice: p.say, Ignored: ignoring(conf, time.Now()), SourceOf: out.sourceOf(ctx, &t.plugins, conf, log),
+	})
+	return out, nil
+}
+
+// sourceOf finds the plugin that has a check by what was recorded of it, for a plan of an earlier run.
+func (s *session) sourceOf(ctx context.Context, p *pluginFlags, conf *config.Config, log *slog.Logger) func(string) doctor.Source {
+	return func(check string) doctor.Source {
+		for _, entry := range conf.Plugins {
+			if !slices.Contains(entry.Checks, check) {
+				continue
+			}
+			guest, err := p.installed(entry, log)
+			if err != nil {
+				return nil
+			}
+			guest.Start(ctx)
+			s.sources = append(s.sources, guest)
+			return guest
+		}
+		return nil
+	}
 }
 
 // openReport opens the session of a command that prints a report, and makes its formatter.
@@ -102,6 +156,7 @@ func (t *targetFlags) openReport(ctx context.Context, f *pflag.FlagSet, o *outpu
 	if _, err := o.formatter(t, nil, s); err != nil {
 		return nil, nil, err // a misspelt format starts nothing
 	}
+	t.plugins.wanted, t.plugins.every = slices.Concat(f.Args(), t.skip), f.NArg() == 0
 	e, err := t.open(ctx, f, s, o.format == "json")
 	if err != nil {
 		return nil, nil, err

@@ -281,6 +281,9 @@ func (t *targetFlags) repeated() []string {
 		flags = append(flags, "--replica", r)
 	}
 	flags = append(flags, t.port.repeated()...)
+	for _, dir := range t.plugins.dirs {
+		flags = append(flags, "--plugin-dir", dir)
+	}
 	for _, p := range t.plugins.dev {
 		flags = append(flags, "--dev-plugin", p)
 	}

@@ -23,7 +23,7 @@ func runUndo(ctx context.Context, args []string, s streams) (int, error) {
 	t.register(f)
 	c.register(f)
 	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return exitFailed, err
 	}
 	if f.NArg() > 1 {

@@ -25,6 +25,11 @@ type Check struct {
 
 	// Operations are the long steps that Plan may ask for, by name.
 	Operations map[string]OperationFunc
+
+	// Changes is all that the plans may change. It must be complete in a third party's check: a plan, or a step, that goes
+	// beyond it is refused. Tables are named as in the schema public, or with their schema; files by their absolute path.
+	// Built-in checks leave it empty.
+	Changes Effects
 }
 
 // Code is one fault that a check can find.

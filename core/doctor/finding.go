@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Severity is how bad a finding is. The zero value is not a severity.
@@ -56,6 +57,23 @@ type Finding struct {
 	Fixable bool
 	// Evidence is what the finding rests on, by name; bounded by [MaxEvidence] entries.
 	Evidence map[string]string
+
+	// Ignored is set where the administrator lives with it. It is shown all the same, and changes no status and no exit code.
+	Ignored *Ignored
+}
+
+// Ignored is why a finding is lived with.
+type Ignored struct {
+	Why   string
+	Until time.Time // the last day; zero: for good
+}
+
+// Words says it in a few words.
+func (i Ignored) Words() string {
+	if i.Until.IsZero() {
+		return "ignored: " + i.Why
+	}
+	return "ignored until " + i.Until.Format(time.DateOnly) + ": " + i.Why
 }
 
 // MaxEvidence is the most entries of evidence that are kept of a finding.
@@ -131,10 +149,13 @@ func ParseStatus(s string) (Status, error) {
 	return 0, fmt.Errorf("%q is not a status", s)
 }
 
-// Worst is the status that findings give a check that was wholly examined.
+// Worst is the status that findings give a check that was wholly examined. Ignored ones count for nothing.
 func Worst(findings []Finding) Status {
 	worst := StatusOK
 	for _, f := range findings {
+		if f.Ignored != nil {
+			continue
+		}
 		switch f.Severity {
 		case Info:
 			worst = max(worst, StatusInfo)

@@ -29,7 +29,7 @@ func (l *Local) Close() error { return nil }
 func (l *Local) Describe(context.Context) (Description, error) {
 	d := Description{Name: l.PluginName, Version: l.Version}
 	for _, c := range l.Checks {
-		info := CheckInfo{ID: c.ID, Title: c.Title, Why: c.Why, Needs: c.Needs, Codes: c.Codes, Plans: c.Plan != nil}
+		info := CheckInfo{ID: c.ID, Title: c.Title, Why: c.Why, Needs: c.Needs, Codes: c.Codes, Plans: c.Plan != nil, Changes: c.Changes}
 		for name := range c.Operations {
 			info.Operations = append(info.Operations, name)
 		}

@@ -28,6 +28,8 @@ type Plan struct {
 
 	Duration  time.Duration // estimate; 0 when it is a moment
 	DiskBytes int64         // estimate of disk needed while it runs
+
+	bounds *Effects // of a third party's: see Bounds
 }
 
 // Codes are the codes that the plan covers, each once, in the order of Covers.

@@ -40,6 +40,7 @@ type CheckInfo struct {
 	Codes      []Code
 	Plans      bool     // it has a Plan
 	Operations []string // names, sorted
+	Changes    Effects  // all that its plans may change, where a third party declares it
 }
 
 // CheckRequest asks for checks to be run.

@@ -186,7 +186,7 @@ type OperationStep struct {
 	Undo       string // name of the operation that puts it back; empty when none can
 }
 
-// Effects is all that an operation may change.
+// Effects is all that an operation, or a check's plans, may change.
 type Effects struct {
 	Databases []string
 	Tables    []string

@@ -84,6 +84,10 @@ func (e *Engine) applyAll(ctx context.Context, plans []planned, before *doctor.R
 			p.Status, p.Reason = doctor.PlanRefused, fmt.Sprintf("not begun, since %s failed", failed)
 			continue
 		}
+		if err := p.mayApply(); err != nil {
+			p.Status, p.Reason = doctor.PlanRefused, e.reason(err)
+			continue
+		}
 		started, err := e.apply(ctx, p, before, consent)
 		begun = begun || started
 		switch {

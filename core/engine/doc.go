@@ -8,6 +8,6 @@
 //
 // A check runs in three moves: examine.go finds out which needs the target meets, run.go asks each source for its checks,
 // collect.go bounds and cleans what comes back. A fix is planned in plan.go and applied in apply.go, through the gates of
-// gate.go and lock.go, a file for each kind of step; settle.go finishes or undoes what a killed run left, undo.go puts a
+// gate.go and lock.go, for a third party's also of guest.go, a file for each kind of step; settle.go finishes or undoes what a killed run left, undo.go puts a
 // finished one back.
 package engine

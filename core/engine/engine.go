@@ -30,6 +30,11 @@ type Options struct {
 	Stopper *Stopper
 	// Progress is told how far a check, or a step, has come. It may be called from several goroutines.
 	Progress func(what string, p doctor.Progress)
+	// SourceOf finds a source that is not among Sources, for a plan of an earlier run that has to be settled or undone; nil:
+	// there is none.
+	SourceOf func(check string) doctor.Source
+	// Ignored says which findings the administrator lives with; nil for all others.
+	Ignored func(doctor.Finding) *doctor.Ignored
 	// Notice is told what the administrator ought to know beside the report, in one sentence.
 	Notice func(string)
 	// Trace is told of every point at which a killed doctor would leave something to settle. Nil outside tests.
@@ -58,6 +63,12 @@ func New(o Options) *Engine {
 	if o.Progress == nil {
 		o.Progress = func(string, doctor.Progress) {}
 	}
+	if o.Ignored == nil {
+		o.Ignored = func(doctor.Finding) *doctor.Ignored { return nil }
+	}
+	if o.SourceOf == nil {
+		o.SourceOf = func(string) doctor.Source { return nil }
+	}
 	if o.Notice == nil {
 		o.Notice = func(string) {}
 	}
@@ -85,7 +96,8 @@ func NewRunID(now time.Time) string {
 type described struct {
 	source doctor.Source
 	doctor.Description
-	err error
+	err       error
+	readerErr error // why a third party's own login is not used
 }
 
 // prepare asks every source what it has while the databases are being connected to.
@@ -96,6 +108,7 @@ func (e *Engine) prepare(ctx context.Context) {
 	}
 	e.describe(ctx)
 	wg.Wait()
+	e.admitReaders(ctx)
 }
 
 func (e *Engine) describe(ctx context.Context) {
@@ -111,6 +124,9 @@ func (e *Engine) describe(ctx context.Context) {
 			d, err := s.Describe(ctx)
 			if crashed(err) {
 				d, err = s.Describe(ctx)
+			}
+			if err == nil {
+				err = sameChecks(doctor.TermsOf(s), d)
 			}
 			e.described[i] = described{source: s, Description: d, err: err}
 		})

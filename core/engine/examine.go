@@ -95,8 +95,9 @@ func (n noAnswer) Error() string { return fmt.Sprintf("no connection within %s",
 
 // gate says whether a check with these needs may run.
 type gate struct {
-	skip   string // why not; empty when it may
-	failed bool   // a need failed, and not merely does not apply
+	skip    string // why not; empty when it may
+	failed  bool   // a need failed, and not merely does not apply
+	unknown string // why it could not be run; empty when it could
 	// partly names databases that a check which runs can't look at.
 	partly []string
 }

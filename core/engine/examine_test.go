@@ -137,3 +137,42 @@ func (mute) Name() string { return "mute" }
 func (mute) Describe(context.Context) (doctor.Description, error) {
 	return doctor.Description{}, errors.New("it does not start")
 }
+
+func TestAnIgnoredFindingIsShownAndAlarmsNobody(t *testing.T) {
+	source := &doctor.Local{PluginName: "p", Checks: []doctor.Check{{ID: "c", Codes: []doctor.Code{{ID: "c/one"}, {ID: "c/two"}},
+		Run: func(_ context.Context, _ *doctor.Target, r doctor.Reporter) error {
+			r.Find(doctor.Finding{Code: "c/one", Severity: doctor.Error, Fixable: true})
+			r.Find(doctor.Finding{Code: "c/two", Severity: doctor.Info, Fixable: true})
+			return nil
+		},
+		Plan: func(_ context.Context, _ *doctor.Target, findings []doctor.Finding) ([]doctor.Plan, error) {
+			var plans []doctor.Plan
+			for _, f := range findings {
+				plans = append(plans, doctor.Plan{ID: strings.Replace(f.Code, "c/", "c/mend-", 1), Covers: []doctor.FindingKey{f.Key()}, Title: "T", Risk: doctor.Safe,
+					Expects: doctor.ExpectNone, Steps: []doctor.Step{{Title: "S", Manual: &doctor.ManualStep{Text: "do it"}}}})
+			}
+			return plans, nil
+		}}}}
+	o := engine.Options{Target: &doctor.Target{}, Sources: []doctor.Source{source}, StateDir: t.TempDir(), Ignored: func(f doctor.Finding) *doctor.Ignored {
+		if f.Code == "c/one" {
+			return &doctor.Ignored{Why: "it is so"}
+		}
+		return nil
+	}}
+	r, err := engine.New(o).Check(t.Context(), engine.Selection{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := r.Checks[0]; c.Status != doctor.StatusInfo || len(c.Findings) != 2 || c.Findings[0].Ignored == nil || c.Findings[0].Ignored.Why != "it is so" || c.Findings[1].Ignored != nil {
+		t.Errorf("%+v", c)
+	}
+	for wanted, want := range map[string]string{"c": "c/mend-two", "c/one": "c/mend-one"} {
+		r, err := engine.New(o).Fix(t.Context(), engine.FixOptions{Selection: engine.Selection{Wanted: []string{wanted}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Plans) != 1 || r.Plans[0].Plan.ID != want {
+			t.Errorf("fix %s: %+v", wanted, r.Plans)
+		}
+	}
+}

@@ -23,10 +23,11 @@ func (e *Engine) plan(ctx context.Context, checks []selected, report *doctor.Rep
 	var all []planned
 	for i, s := range checks {
 		r := &report.Checks[i]
-		if !s.info.Plans || !slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool { return f.Fixable }) {
+		findings := s.toMend(r.Findings)
+		if !s.info.Plans || !slices.ContainsFunc(findings, func(f doctor.Finding) bool { return f.Fixable }) {
 			continue
 		}
-		plans, err := e.askPlans(ctx, s, r.Findings)
+		plans, err := e.askPlans(ctx, s, findings)
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause
 		}
@@ -49,6 +50,13 @@ func (e *Engine) plan(ctx context.Context, checks []selected, report *doctor.Rep
 	return all, choose(all, preferred)
 }
 
+// toMend are the findings that a plan is wanted for: one that is ignored only where its code was asked for.
+func (s selected) toMend(findings []doctor.Finding) []doctor.Finding {
+	return slices.DeleteFunc(slices.Clone(findings), func(f doctor.Finding) bool {
+		return f.Ignored != nil && !slices.Contains(s.codes, f.Code)
+	})
+}
+
 func (e *Engine) askPlans(ctx context.Context, s selected, findings []doctor.Finding) ([]doctor.Plan, error) {
 	ctx, cancel := e.limit(ctx)
 	defer cancel()
@@ -69,6 +77,9 @@ func (e *Engine) askPlans(ctx context.Context, s selected, findings []doctor.Fin
 		}
 		ids[plans[i].ID] = true
 		e.cleanPlan(&plans[i])
+	}
+	if err := e.bindGuest(ctx, s, plans); err != nil {
+		return nil, fmt.Errorf("the plugin broke the protocol: %w", err)
 	}
 	return plans, nil
 }

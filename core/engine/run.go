@@ -48,7 +48,19 @@ func (e *Engine) run(ctx context.Context, checks []selected) []doctor.CheckResul
 	gates := make([]gate, len(checks))
 	bySource := map[*described][]selected{}
 	for i, s := range checks {
-		gates[i] = e.gate(s.info.Needs)
+		if err := s.source.err; err != nil { // it was asked for by the ids that were recorded of it
+			results[i] = doctor.CheckResult{ID: s.info.ID, Title: e.clean(s.info.Title), Status: doctor.StatusUnknown, Reason: e.reason(err)}
+			continue
+		}
+		if gates[i] = e.gate(s.info.Needs); gates[i].skip == "" {
+			theirs := e.admit(s)
+			theirs.partly = append(gates[i].partly, theirs.partly...)
+			gates[i] = theirs
+		}
+		if g := gates[i]; g.unknown != "" {
+			results[i] = doctor.CheckResult{ID: s.info.ID, Title: e.clean(s.info.Title), Status: doctor.StatusUnknown, Reason: e.clean(g.unknown)}
+			continue
+		}
 		if g := gates[i]; g.skip != "" {
 			results[i] = doctor.CheckResult{ID: s.info.ID, Title: e.clean(s.info.Title), Status: doctor.StatusSkipped, Reason: e.clean(g.skip), NeedFailed: g.failed}
 			continue
@@ -75,6 +87,9 @@ func (e *Engine) run(ctx context.Context, checks []selected) []doctor.CheckResul
 			r.Status, r.Reason = doctor.StatusUnknown, e.clean("not wholly examined: "+partly[0])
 		}
 		r.Findings = slices.DeleteFunc(r.Findings, func(f doctor.Finding) bool { return !s.wants(f.Code) })
+		for j, f := range r.Findings {
+			r.Findings[j].Ignored = e.Ignored(f)
+		}
 		if r.Status != doctor.StatusSkipped && r.Status != doctor.StatusUnknown {
 			r.Status = doctor.Worst(r.Findings)
 		}

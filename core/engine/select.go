@@ -47,6 +47,10 @@ func (e *Engine) selectChecks(sel Selection) ([]selected, error) {
 		d := &e.described[i]
 		if d.err != nil {
 			unasked = append(unasked, e.reason(d.err))
+			for _, id := range e.recorded(d) {
+				all = append(all, selected{source: d, info: doctor.CheckInfo{ID: id, Title: "a check of the plugin " + d.source.Name()}})
+				ids = append(ids, id)
+			}
 			continue
 		}
 		for _, c := range d.Checks {
@@ -69,6 +73,8 @@ func (e *Engine) selectChecks(sel Selection) ([]selected, error) {
 		}
 		switch {
 		case id == name:
+			whole[id] = true
+		case all[i].source.err != nil: // whether it has that code is not known
 			whole[id] = true
 		case !slices.ContainsFunc(all[i].info.Codes, func(c doctor.Code) bool { return c.ID == name }):
 			return nil, &SelectionError{name, ids, unasked}
@@ -94,4 +100,31 @@ func (e *Engine) selectChecks(sel Selection) ([]selected, error) {
 		picked = append(picked, s)
 	}
 	return picked, nil
+}
+
+// recorded are the ids of the checks of a plugin that could not be asked, as far as they are nobody else's.
+func (e *Engine) recorded(d *described) []string {
+	terms := doctor.TermsOf(d.source)
+	if terms == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(terms.Checks), func(id string) bool {
+		for i := range e.described {
+			other := &e.described[i]
+			if other == d {
+				continue
+			}
+			if other.err == nil && slices.ContainsFunc(other.Checks, func(c doctor.CheckInfo) bool { return c.ID == id }) {
+				return true
+			}
+			if t := doctor.TermsOf(other.source); other.err != nil && i < e.at(d) && t != nil && slices.Contains(t.Checks, id) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func (e *Engine) at(d *described) int {
+	return slices.IndexFunc(e.described, func(other described) bool { return other.source == d.source })
 }

@@ -53,6 +53,10 @@ func (a *application) runSQL(ctx context.Context, first, end int) error {
 	if err := a.unlogged(ctx, tx, indexes); err != nil {
 		return a.failed(ctx, indexes, err)
 	}
+	watch, err := a.begun(ctx, tx)
+	if err != nil {
+		return a.failed(ctx, indexes, err)
+	}
 	for _, i := range indexes {
 		a.point("statement", i)
 		if err := a.statement(ctx, tx, i); err != nil {
@@ -64,6 +68,10 @@ func (a *application) runSQL(ctx context.Context, first, end int) error {
 	if err := a.stillStopped(ctx); err != nil {
 		tx.Rollback(context.WithoutCancel(ctx))
 		return a.failed(ctx, indexes, errors.Join(err, a.undoLasting(ctx, indexes)))
+	}
+	if err := a.within(ctx, tx, watch, xid); err != nil {
+		tx.Rollback(context.WithoutCancel(ctx))
+		return a.failed(ctx, indexes, err)
 	}
 	// The transaction's number is on disk before it commits: after a kill the server can be asked what became of it.
 	if err := a.mark(ctx, indexes, journal.Step{Status: journal.StepStarted, XID: xid}); err != nil {
@@ -142,7 +150,7 @@ func (a *application) statement(ctx context.Context, tx pgx.Tx, i int) error {
 	if err != nil {
 		return err
 	}
-	tag, err := tx.Exec(ctx, text, values(q.Args)...)
+	tag, err := a.exec(ctx, tx, text, values(q.Args)...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.steps[i].Title, err)
 	}

@@ -203,6 +203,9 @@ func (e *Engine) sourceOf(p doctor.Plan) (doctor.Source, error) {
 			return d.source, nil
 		}
 	}
+	if s := e.SourceOf(check); s != nil {
+		return s, nil
+	}
 	return nil, refuse("the plugin with the check %q is not loaded", check)
 }
 
@@ -293,6 +296,10 @@ func (a *application) undoSQL(ctx context.Context, first, end int) error {
 	if err := a.unlogged(ctx, tx, indexes); err != nil {
 		return err
 	}
+	watch, err := a.begun(ctx, tx)
+	if err != nil {
+		return err
+	}
 	for _, i := range slices.Backward(indexes) {
 		a.point("undo-statement", i)
 		if err := a.undoStatement(ctx, tx, i); err != nil {
@@ -300,6 +307,9 @@ func (a *application) undoSQL(ctx context.Context, first, end int) error {
 		}
 	}
 	if err := a.stillStopped(ctx); err != nil {
+		return err
+	}
+	if err := a.within(ctx, tx, watch, xid); err != nil {
 		return err
 	}
 	if err := a.engine.journal.SetSteps(ctx, a.record.ID, indexes, journal.Step{Status: journal.StepUndoing, XID: xid}); err != nil {
@@ -326,7 +336,7 @@ func (a *application) undoStatement(ctx context.Context, c conn, i int) error {
 			return refuse("%s: %v", a.steps[i].Title, err)
 		}
 		if !u.ForEachSaved {
-			if _, err := c.Exec(ctx, u.Statement, values(u.Args)...); err != nil {
+			if _, err := a.exec(ctx, c, u.Statement, values(u.Args)...); err != nil {
 				return fmt.Errorf("put back %q: %w", a.steps[i].Title, err)
 			}
 			continue
@@ -338,7 +348,7 @@ func (a *application) undoStatement(ctx context.Context, c conn, i int) error {
 				return err
 			}
 			for _, r := range rows {
-				if _, err := c.Exec(ctx, u.Statement, append([]any{r.JSON}, values(u.Args)...)...); err != nil {
+				if _, err := a.exec(ctx, c, u.Statement, append([]any{r.JSON}, values(u.Args)...)...); err != nil {
 					return fmt.Errorf("put back a row of %s: %w", r.Table, err)
 				}
 			}

@@ -17,6 +17,9 @@ import (
 const ascii, latin1 = "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'", "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
 
 func TestARealDatabaseInSQLASCIIIsRebuilt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("what is tried is the server")
+	}
 	db := server(t).Database(t, pgtest.WithDump(filepath.Join(pgtest.Data(t), "synapse_ported.dump")), pgtest.WithCreate(ascii))
 	f := newFixture(t, db, "")
 	want := rows(t, f.Server, f.Name)

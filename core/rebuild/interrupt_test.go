@@ -294,6 +294,9 @@ func child() {
 }
 
 func TestADoctorThatIsKilledAtAnyInstantLosesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the process that is killed is one of its own")
+	}
 	f := newFixture(t, server(t).Database(t, pgtest.WithSetup(smallSchema+`INSERT INTO events SELECT n, 'user 1', repeat('more words ', n % 40) FROM generate_series(3001, 40000) n`), pgtest.WithCreate(enUS)), "")
 	want := rows(t, f.Server, f.Name)
 	if err := f.do(t, t.Context(), Work{}, 1, false); err != nil {
@@ -358,6 +361,9 @@ func (f *fixture) dropRebuilt(t *testing.T) {
 
 // The programs of older servers are not here, but a pg_dump knows them.
 func TestOlderServersAreRebuiltToo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one major is enough")
+	}
 	newest := server(t).Major(t)
 	for _, major := range pgtest.Majors(t.Context()) {
 		if major >= newest || !dumpable(t, major) {
@@ -454,6 +460,9 @@ func TestTheProgramsRunAsTheUserOfTheSocket(t *testing.T) {
 }
 
 func TestAServerThatCrashesLosesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("what is tried is the server")
+	}
 	major := server(t).Major(t)
 	s := pgtest.StartWith(t, pgtest.Config{Version: fmt.Sprint(major), Locales: []string{"en_US.UTF-8"}})
 	for _, point := range []string{"copied", "post-data", "swap-3", "after-swap"} {

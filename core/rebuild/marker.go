@@ -14,7 +14,7 @@ const (
 	markerTable  = "rebuild"
 )
 
-const markerThere = `SELECT to_regclass('synapse_doctor.rebuild') IS NOT NULL`
+const markerThere = `SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'synapse_doctor' AND c.relname = 'rebuild')`
 
 // hasMarker reports whether the database was filled by this plan.
 func (k *task) hasMarker(ctx context.Context, conn *pgx.Conn) (bool, error) {

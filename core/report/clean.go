@@ -66,6 +66,9 @@ func (c cleaner) finding(f doctor.Finding) doctor.Finding {
 	f.Code, f.Database, f.Object = c.line(f.Code), c.line(f.Database), c.object(f.Object)
 	f.Summary, f.Observed, f.Expected = c.text(f.Summary), c.text(f.Observed), c.text(f.Expected)
 	f.Remedy, f.Evidence = c.text(f.Remedy), c.mapping(f.Evidence)
+	if f.Ignored != nil {
+		f.Ignored = &doctor.Ignored{Why: c.line(f.Ignored.Why), Until: f.Ignored.Until}
+	}
 	return f
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,6 +57,7 @@ func samples() []sample {
 		fix("manual", manualFix()), fix("operation", longFix()),
 		fix("nothing", &doctor.FixReport{Before: soundReport()}),
 		fix("no-plan", &doctor.FixReport{Before: sickReport()}),
+		check("ignored", ignoredReport()),
 	}
 }
 
@@ -352,5 +354,13 @@ func TestSynapseIsToldToStartOnlyWhenNothingSpeaksAgainstIt(t *testing.T) {
 		if got := strings.Contains(text, "can be started again"); got != tt.want {
 			t.Errorf("%s: told %t:\n%s", what, got, text)
 		}
+	}
+	r := appliedFix()
+	r.After = soundReport()
+	r.Plans[0].Plan.Steps = append(slices.Clone(r.Plans[0].Plan.Steps), doctor.Step{Title: "Name the new database", Manual: &doctor.ManualStep{Text: "in homeserver.yaml"}})
+	r.Plans[0].Steps = append(slices.Clone(r.Plans[0].Steps), doctor.StepResult{Status: doctor.StepManual})
+	text := render(t, "table", sampleOptions, sample{"a step by hand", func(f Formatter, b *bytes.Buffer) error { return f.Fix(b, r) }})
+	if strings.Contains(text, "can be started again") {
+		t.Errorf("told although a step is left to do by hand:\n%s", text)
 	}
 }

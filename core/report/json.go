@@ -73,6 +73,23 @@ type jsonFinding struct {
 	Remedy   string            `json:"remedy"`
 	Fixable  bool              `json:"fixable"`
 	Evidence map[string]string `json:"evidence"`
+	Ignored  *jsonIgnored      `json:"ignored,omitempty"`
+}
+
+type jsonIgnored struct {
+	Why   string `json:"why"`
+	Until string `json:"until,omitempty"` // a day
+}
+
+func ignoredOf(i *doctor.Ignored) *jsonIgnored {
+	if i == nil {
+		return nil
+	}
+	out := &jsonIgnored{Why: i.Why}
+	if !i.Until.IsZero() {
+		out.Until = i.Until.Format(time.DateOnly)
+	}
+	return out
 }
 
 type jsonObject struct {
@@ -177,7 +194,7 @@ func checkJSON(r *doctor.Report) *jsonReport {
 			check.Findings = append(check.Findings, jsonFinding{
 				Code: f.Code, Severity: f.Severity.String(), Database: f.Database, Summary: f.Summary,
 				Object: jsonObject(f.Object), Observed: f.Observed, Expected: f.Expected,
-				Remedy: f.Remedy, Fixable: f.Fixable, Evidence: f.Evidence,
+				Remedy: f.Remedy, Fixable: f.Fixable, Evidence: f.Evidence, Ignored: ignoredOf(f.Ignored),
 			})
 		}
 		out.Checks = append(out.Checks, check)

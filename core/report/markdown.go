@@ -135,10 +135,10 @@ func (p *sheet) report(r *doctor.Report) {
 	p.heading(3, "Findings")
 	p.header("#", "Severity", "Code", "Where", "What is wrong", "Found", "Expected")
 	for i, f := range found {
-		p.row(strconv.Itoa(i+1), severityLook(f.Severity).String(), code(f.Code), escape(objectWords(r, f)),
-			escape(f.Summary), escape(f.Observed), escape(f.Expected))
+		p.row(strconv.Itoa(i+1), findingLook(f).String(), code(f.Code), escape(objectWords(r, f)),
+			escape(wrong(f)), escape(f.Observed), escape(f.Expected))
 	}
-	for _, g := range groups(found) {
+	for _, g := range groups(alarming(found)) {
 		p.remedy(g)
 	}
 }

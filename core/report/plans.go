@@ -482,7 +482,7 @@ func (p *paper) leftOver(r *doctor.FixReport) {
 		}
 	}
 	var left []doctor.Finding
-	for _, f := range findings(now) {
+	for _, f := range alarming(findings(now)) {
 		if !covered[f.Key()] {
 			left = append(left, f)
 		}
@@ -558,7 +558,7 @@ func (p *paper) fixSummary(r *doctor.FixReport, chosen []doctor.PlanResult) {
 			sign, color = "!", style
 		}
 		p.prose(0, color, sign+" "+capital(outcomes(n))+". "+state)
-		if stopped && mayStart(r.After) {
+		if stopped && mayStart(r.After) && !leftToPerson(r.Plans) {
 			p.prose(0, plain, "Synapse and its workers can be started again.")
 		}
 		if slices.ContainsFunc(r.Plans, func(x doctor.PlanResult) bool { return x.Status == doctor.PlanApplied && x.Plan.Reversible }) {
@@ -571,6 +571,14 @@ func (p *paper) fixSummary(r *doctor.FixReport, chosen []doctor.PlanResult) {
 		p.prose(0, plain, "Nothing for the doctor to apply: "+outcomes(n)+".")
 		suggest("When it is done:", p.command("check", planned(chosen)...))
 	}
+}
+
+// leftToPerson reports whether an applied plan has something left that a person must do, such as to point Synapse at another
+// database before it is started.
+func leftToPerson(plans []doctor.PlanResult) bool {
+	return slices.ContainsFunc(plans, func(p doctor.PlanResult) bool {
+		return p.Status == doctor.PlanApplied && slices.ContainsFunc(p.Plan.Steps, func(s doctor.Step) bool { return s.Kind() == doctor.KindManual })
+	})
 }
 
 // mayStart is true when everything was examined and nothing is broken.

@@ -92,6 +92,19 @@ func sickReport() *doctor.Report {
 	return r
 }
 
+// ignoredReport has a check of which all is ignored, and one of which a part is.
+func ignoredReport() *doctor.Report {
+	r := sickReport()
+	r.Plugins = samplePlugins
+	r.Checks = r.Checks[1:5]
+	r.Checks[0].Findings[0].Ignored = &doctor.Ignored{Why: "they wait for the night"}
+	r.Checks[2].Findings[1].Ignored = &doctor.Ignored{Why: "repaired in the next \x1b[2Jmaintenance", Until: time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)}
+	for i := range r.Checks {
+		r.Checks[i].Status = doctor.Worst(r.Checks[i].Findings)
+	}
+	return r
+}
+
 // hostileReport has the longest words, the widest characters and the worst of everything that strangers can choose.
 func hostileReport() *doctor.Report {
 	r := soundReport()

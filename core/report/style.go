@@ -44,6 +44,14 @@ func statusLook(s doctor.Status) look {
 	return look{"?", s.String(), red}
 }
 
+// findingLook is a finding's severity, unless it is ignored.
+func findingLook(f doctor.Finding) look {
+	if f.Ignored != nil {
+		return look{"-", "ignored", plain}
+	}
+	return severityLook(f.Severity)
+}
+
 func severityLook(s doctor.Severity) look {
 	switch s {
 	case doctor.Info:

@@ -27,6 +27,7 @@ func (t table) Check(w io.Writer, r *doctor.Report) error {
 	p.plugins(r)
 	found := findings(r)
 	p.findings(r, found)
+	found = alarming(found)
 	p.whatToDo(r, found)
 	p.gap()
 	p.summary(r)
@@ -104,6 +105,9 @@ func result(c doctor.CheckResult) string {
 	n := counts(c.Findings)
 	switch c.Status {
 	case doctor.StatusOK:
+		if n != "" {
+			return c.Title + "; " + n
+		}
 		return c.Title
 	case doctor.StatusSkipped, doctor.StatusUnknown:
 		s := c.Reason
@@ -119,8 +123,12 @@ func result(c doctor.CheckResult) string {
 }
 
 func counts(all []doctor.Finding) string {
-	n := map[doctor.Severity]int{}
+	n, ignored := map[doctor.Severity]int{}, 0
 	for _, f := range all {
+		if f.Ignored != nil {
+			ignored++
+			continue
+		}
 		n[f.Severity]++
 	}
 	var parts []string
@@ -131,6 +139,9 @@ func counts(all []doctor.Finding) string {
 		if n[s.severity] > 0 {
 			parts = append(parts, plural(n[s.severity], s.one, s.many))
 		}
+	}
+	if ignored > 0 {
+		parts = append(parts, fmt.Sprintf("%d ignored", ignored))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -145,14 +156,21 @@ func (p *paper) plugins(r *doctor.Report) {
 	}
 }
 
-// findings are all of a report, worst first, otherwise in its order.
+// findings are all of a report, worst first, otherwise in its order; ignored ones come last.
 func findings(r *doctor.Report) []doctor.Finding {
 	var all []doctor.Finding
 	for _, c := range r.Checks {
 		all = append(all, c.Findings...)
 	}
-	slices.SortStableFunc(all, func(a, b doctor.Finding) int { return int(b.Severity) - int(a.Severity) })
+	slices.SortStableFunc(all, func(a, b doctor.Finding) int { return weight(b) - weight(a) })
 	return all
+}
+
+func weight(f doctor.Finding) int {
+	if f.Ignored != nil {
+		return 0
+	}
+	return int(f.Severity)
 }
 
 func objectWords(r *doctor.Report, f doctor.Finding) string {
@@ -170,11 +188,24 @@ func (p *paper) findings(r *doctor.Report, found []doctor.Finding) {
 	p.heading("Findings")
 	g := grid{header: []string{"#", "Severity", "Where", "What is wrong"}}
 	for i, f := range found {
-		l := severityLook(f.Severity)
+		l := findingLook(f)
 		g.rows = append(g.rows, []cell{
-			{text: strconv.Itoa(i + 1)}, {l.String(), l.style}, {text: objectWords(r, f)}, {text: f.Summary}})
+			{text: strconv.Itoa(i + 1)}, {l.String(), l.style}, {text: objectWords(r, f)}, {text: wrong(f)}})
 	}
 	p.grid(g)
+}
+
+// wrong is what is wrong, and why that is lived with.
+func wrong(f doctor.Finding) string {
+	if f.Ignored == nil {
+		return f.Summary
+	}
+	return f.Summary + " (" + f.Code + ", " + f.Ignored.Words() + ")"
+}
+
+// alarming are the findings that are not ignored. As the ignored ones come last, numbers stay what they are.
+func alarming(found []doctor.Finding) []doctor.Finding {
+	return slices.DeleteFunc(slices.Clone(found), func(f doctor.Finding) bool { return f.Ignored != nil })
 }
 
 // group is findings of one code that have the same remedy, which is then said once.

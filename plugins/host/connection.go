@@ -33,7 +33,7 @@ type connection struct {
 
 	ready    chan struct{} // closed when it answers, or err says why it never will
 	err      error
-	rpc      *wire.Client
+	rpc      wire.Verbs
 	protocol int
 }
 
@@ -75,7 +75,7 @@ func (c *connection) start(ctx context.Context, open func() (program, error), o 
 		return &StartError{Plugin: c.name, Reason: "can't be started: " + err.Error(), Err: err}
 	}
 	env := append(o.environ(), wire.ClientCertEnv+"="+string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})))
-	c.process = newProcess(program, log, env, dir.path)
+	c.process = newProcess(program, log, env, dir.path, o.versions())
 	// Every step below ends when the process does, so that this alone bounds them.
 	defer context.AfterFunc(ctx, c.process.kill)()
 
@@ -87,7 +87,7 @@ func (c *connection) start(ctx context.Context, open func() (program, error), o 
 	}}
 	c.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  wire.Handshake,
-		VersionedPlugins: wire.Plugins(nil),
+		VersionedPlugins: o.versions().Plugins(nil),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
 			c.process.env = append(c.process.env, cmd.Env...)
@@ -104,7 +104,7 @@ func (c *connection) start(ctx context.Context, open func() (program, error), o 
 			grpc.WithIdleTimeout(0), // a second connection could not be made
 		},
 	})
-	if err := c.dial(ctx); err != nil {
+	if err := c.dial(ctx, o.versions()); err != nil {
 		cause := context.Cause(ctx)
 		c.process.kill()
 		if c.process.started() {
@@ -119,7 +119,7 @@ func (c *connection) start(ctx context.Context, open func() (program, error), o 
 
 var errTooSlow = errors.New("too slow to start")
 
-func (c *connection) dial(ctx context.Context) error {
+func (c *connection) dial(ctx context.Context, versions wire.Versions) error {
 	if _, err := c.client.Start(); err != nil {
 		return err
 	}
@@ -140,7 +140,11 @@ func (c *connection) dial(ctx context.Context) error {
 		return fmt.Errorf("says that it is %s, not SERVING", health.Status)
 	}
 	c.protocol = c.client.NegotiatedVersion()
-	c.rpc = wire.NewClient(c.name, conn)
+	version, ok := versions.Find(c.protocol)
+	if !ok {
+		return fmt.Errorf("chose version %d of the protocol, which was not offered", c.protocol)
+	}
+	c.rpc = version.Ask(c.name, conn)
 	return nil
 }
 

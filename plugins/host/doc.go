@@ -2,7 +2,7 @@
 // core/doctor and the wire.
 //
 // [Builtin] is this very program run again, [Dev] a file that its author is working on, [Installed] a file whose SHA-256
-// the administrator has recorded. Each is a doctor.Source:
+// the administrator has recorded, [Candidate] one that is about to be recorded. Each is a doctor.Source:
 //
 //	builtin := host.Builtin(host.Options{})
 //	builtin.Start(ctx) // returns at once; the first call waits

@@ -59,21 +59,19 @@ type VersionError struct {
 	Plugin  string
 	Version string // empty when the plugin did not say
 	Speaks  int
+
+	ours wire.Versions
 }
 
 func (e *VersionError) Error() string {
-	who, ours := e.Plugin, fmt.Sprint(wire.Protocol)
+	who, upgrade := e.Plugin, "synapse-doctor"
 	if e.Version != "" {
 		who += " " + e.Version
 	}
-	if wire.OldestProtocol != wire.Protocol {
-		ours = fmt.Sprintf("%d–%d", wire.OldestProtocol, wire.Protocol)
-	}
-	upgrade := "synapse-doctor"
-	if e.Speaks < wire.OldestProtocol {
+	if e.Speaks < e.ours.Oldest() {
 		upgrade = "the plugin"
 	}
-	return fmt.Sprintf("plugin %s speaks protocol %d; this synapse-doctor speaks %s: upgrade %s", who, e.Speaks, ours, upgrade)
+	return fmt.Sprintf("plugin %s speaks protocol %d; this synapse-doctor speaks %s: upgrade %s", who, e.Speaks, e.ours, upgrade)
 }
 
 func seconds(d time.Duration) string {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/synapse-doctor/synapse-doctor/plugins/internal/wire"
 )
 
 // Options are the same for every kind of plugin. The zero value is good.
@@ -17,6 +19,15 @@ type Options struct {
 	Env []string
 	// SocketDir is where the plugin's private directory is made; empty for XDG_RUNTIME_DIR or the temporary directory.
 	SocketDir string
+
+	speaks wire.Versions // nil for those of this build
+}
+
+func (o Options) versions() wire.Versions {
+	if o.speaks == nil {
+		return wire.Spoken
+	}
+	return o.speaks
 }
 
 func (o Options) startTimeout() time.Duration {

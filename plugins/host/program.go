@@ -39,7 +39,7 @@ func openFile(path string) (program, error) {
 	if err != nil {
 		return program{}, err
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0) // a named pipe would keep us waiting
 	if err != nil {
 		return program{}, err
 	}
@@ -49,7 +49,7 @@ func openFile(path string) (program, error) {
 	case !info.Mode().IsRegular():
 		err = fmt.Errorf("%s is not a file", path)
 	case info.Mode().Perm()&0o111 == 0:
-		err = fmt.Errorf("%s is not executable", path)
+		err = fmt.Errorf("%s is not executable: chmod +x %s", path, path)
 	}
 	if err != nil {
 		f.Close()
@@ -60,18 +60,31 @@ func openFile(path string) (program, error) {
 
 // openRecorded opens a file that must be the one that the administrator has recorded, and that nobody else can change.
 func openRecorded(path, sum string) (program, error) {
-	p, err := openFile(path)
+	p, is, err := openOwn(path)
 	if err != nil {
 		return program{}, err
 	}
+	if !strings.EqualFold(is, sum) {
+		p.close()
+		return program{}, &HashError{Path: p.args[0], Recorded: sum, Is: is}
+	}
+	return p, nil
+}
+
+// openOwn opens a file that nobody else can change, and returns its SHA-256 as well.
+func openOwn(path string) (_ program, sum string, err error) {
+	p, err := openFile(path)
+	if err != nil {
+		return program{}, "", err
+	}
 	if err = onlyOwners(p); err == nil {
-		err = sameSum(p, sum)
+		p, sum, err = sealed(p)
 	}
 	if err != nil {
 		p.close()
-		return program{}, err
+		return program{}, "", err
 	}
-	return p, nil
+	return p, sum, nil
 }
 
 // HashError is a plugin's file that is not the one that was recorded.
@@ -81,42 +94,117 @@ func (e *HashError) Error() string {
 	return fmt.Sprintf("%s has changed: its SHA-256 is %s, and %s was recorded", e.Path, e.Is, e.Recorded)
 }
 
-func sameSum(p program, recorded string) error {
+// sealed returns the program as it is executed, and its SHA-256. Where the system can, that is a copy in memory which nobody
+// can change any more: a file is the same after it was hashed only if nobody had it open for writing.
+func sealed(p program) (program, string, error) {
 	h := sha256.New()
-	if _, err := io.Copy(h, p.file); err != nil {
-		return fmt.Errorf("read %s: %w", p.args[0], err)
+	if memory := newMemory(filepath.Base(p.args[0])); memory != nil {
+		_, err := io.Copy(io.MultiWriter(h, memory), p.file)
+		if err == nil {
+			err = seal(memory)
+		}
+		if err != nil {
+			memory.Close()
+			return p, "", fmt.Errorf("read %s: %w", p.args[0], err)
+		}
+		p.close()
+		p.file = memory
+	} else if _, err := io.Copy(h, p.file); err != nil {
+		return p, "", fmt.Errorf("read %s: %w", p.args[0], err)
 	}
-	if is := hex.EncodeToString(h.Sum(nil)); !strings.EqualFold(is, recorded) {
-		return &HashError{Path: p.args[0], Recorded: recorded, Is: is}
-	}
-	return nil
+	return p, hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // onlyOwners refuses a file that someone other than root and this user could change or replace: through the file's own
-// mode or through that of a directory above it (one with the sticky bit lets nobody replace another's file).
+// mode, or through that of any directory on the way to it, the places of symbolic links included. A directory with the
+// sticky bit lets nobody replace another's file. It refuses one that changes its user as well: what a plugin may do is what
+// the user who runs the doctor may.
 func onlyOwners(p program) error {
 	info, err := p.file.Stat()
 	if err != nil {
 		return err
 	}
-	path, err := filepath.EvalSymlinks(p.args[0])
+	path, dirs, err := way(p.args[0])
 	if err != nil {
 		return err
 	}
-	for {
-		if !ownedByUs(info) && !ownedByRoot(info) {
-			return fmt.Errorf("%s belongs to neither root nor this user", path)
+	now, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(info, now) {
+		return fmt.Errorf("%s was replaced while it was looked at: run the command again", p.args[0])
+	}
+	if info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 {
+		return fmt.Errorf("%s runs as another user or group than the one who starts it: chmod ug-s %s", path, path)
+	}
+	if err := onlyOwner(path, info); err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		info, err := os.Lstat(dir)
+		if err != nil {
+			return err
 		}
-		if info.Mode().Perm()&0o022 != 0 && !(info.IsDir() && info.Mode()&os.ModeSticky != 0) {
-			return fmt.Errorf("%s can be changed by others than its owner: chmod go-w %s", path, path)
-		}
-		parent := filepath.Dir(path)
-		if parent == path {
-			return nil
-		}
-		path = parent
-		if info, err = os.Stat(path); err != nil {
+		if err := onlyOwner(dir, info); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+func onlyOwner(path string, info os.FileInfo) error {
+	if !ownedByUs(info) && !ownedByRoot(info) {
+		return fmt.Errorf("%s belongs to neither root nor this user: chown root %s", path, path)
+	}
+	if info.Mode().Perm()&0o022 != 0 && !(info.IsDir() && info.Mode()&os.ModeSticky != 0) {
+		return fmt.Errorf("%s can be changed by others than its owner: chmod go-w %s", path, path)
+	}
+	return nil
+}
+
+// mostLinks is how many symbolic links a path may lead through, as in Linux.
+const mostLinks = 40
+
+// way follows a path as the system does. It returns where the path ends, and every directory on the way.
+func way(path string) (end string, dirs []string, err error) {
+	links := 0
+	at, rest := "/", strings.Split(path, "/")
+	seen := map[string]bool{}
+	for len(rest) > 0 {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = filepath.Dir(at)
+			continue
+		}
+		if !seen[at] {
+			seen[at] = true
+			dirs = append(dirs, at)
+		}
+		next := filepath.Join(at, name)
+		info, err := os.Lstat(next)
+		if err != nil {
+			return "", nil, err
+		}
+		if info.Mode()&os.ModeSymlink == 0 {
+			at = next
+			continue
+		}
+		if links++; links > mostLinks {
+			return "", nil, fmt.Errorf("%s leads through too many symbolic links", path)
+		}
+		target, err := os.Readlink(next)
+		if err != nil {
+			return "", nil, err
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return at, dirs, nil
 }

@@ -29,6 +29,8 @@ type process struct {
 	program program
 	env     []string
 	dir     string // the private directory: a socket elsewhere is refused
+	speaks  wire.Versions
+	copies  [3]io.Writer // also get what it writes to stdout and stderr; nil for nobody
 
 	stdin *os.File // held open for as long as the plugin may live
 	hello *io.PipeReader
@@ -50,10 +52,10 @@ type process struct {
 
 var _ runner.Runner = (*process)(nil)
 
-func newProcess(p program, log *slog.Logger, env []string, dir string) *process {
+func newProcess(p program, log *slog.Logger, env []string, dir string, speaks wire.Versions) *process {
 	r, w := io.Pipe()
 	return &process{
-		log: log, program: p, env: env, dir: dir, hello: r, first: w,
+		log: log, program: p, env: env, dir: dir, speaks: speaks, hello: r, first: w,
 		greeted: make(chan struct{}), exited: make(chan struct{}),
 	}
 }
@@ -102,10 +104,17 @@ func (p *process) Start(context.Context) (err error) {
 	p.cmd, p.live, p.stdin = cmd, true, ours[0]
 	p.log.Debug("started", "pid", cmd.Process.Pid)
 	var output sync.WaitGroup
-	output.Go(func() { p.readStdout(ours[1]) })
-	output.Go(func() { p.readStderr(ours[2]) })
+	output.Go(func() { p.readStdout(p.copied(ours, 1)) })
+	output.Go(func() { p.readStderr(p.copied(ours, 2)) })
 	go p.wait(&output, ours)
 	return nil
+}
+
+func (p *process) copied(pipes [3]*os.File, n int) io.Reader {
+	if p.copies[n] == nil {
+		return pipes[n]
+	}
+	return io.TeeReader(pipes[n], p.copies[n])
 }
 
 // afterExit is how long output may still come when the group is gone: somebody may have left it and kept the pipes.
@@ -152,9 +161,10 @@ func (p *process) judge(line string, complete bool) (handshake, error) {
 		return handshake{}, io.EOF
 	}
 	h, err := parseHandshake(line, p.dir)
+	_, known := p.speaks.Find(h.protocol)
 	switch {
-	case h.protocol != 0 && (h.protocol < wire.OldestProtocol || h.protocol > wire.Protocol):
-		return h, &VersionError{Speaks: h.protocol, Version: doctor.Clean(h.version)}
+	case h.protocol != 0 && !known:
+		return h, &VersionError{Speaks: h.protocol, Version: doctor.Clean(h.version), ours: p.speaks}
 	case errors.Is(err, errNoHandshake), !complete:
 		if runes := []rune(line); len(runes) > 80 {
 			line = string(runes[:80]) + "…"

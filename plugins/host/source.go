@@ -15,8 +15,8 @@ import (
 // Source is a plugin as the engine sees it. It starts at the first call, or at Start.
 type Source struct {
 	name    string
-	path    string // as Description tells it
-	foreign bool   // somebody else's code: its checks and plans are handed a read-only target
+	path    string        // as Description tells it
+	terms   *doctor.Terms // of somebody else's code; nil for our own
 	open    func() (program, error)
 	options Options
 
@@ -28,28 +28,64 @@ type Source struct {
 	sweeping sync.WaitGroup
 }
 
-var _ doctor.Source = (*Source)(nil)
+var _ doctor.Guest = (*Source)(nil)
 
 // Builtin is this very program, run again. Its main must begin with what sdk.Launched says.
 func Builtin(o Options) *Source { return &Source{name: "builtin", open: openSelf, options: o} }
 
-// Dev is a file that is run as it is, whoever wrote it and whatever it contains.
+// Dev is a file that is run as it is, whoever wrote it and whatever it contains. It is handed Synapse's login, and its plans
+// may be applied: its author is at work.
 func Dev(path string, o Options) *Source {
-	return newFile(path, o, func() (program, error) { return openFile(path) })
+	terms := &doctor.Terms{AllowFix: true, TrustDatabase: true}
+	return newFile(pluginName(path), path, terms, o, func() (program, error) { return openFile(path) })
 }
 
 // Installed is a file that is run only if its SHA-256, in hexadecimal, is the recorded one and nobody but its owner
-// and root can change it. What was hashed is what runs.
-func Installed(path, sha256 string, o Options) *Source {
-	return newFile(path, o, func() (program, error) { return openRecorded(path, sha256) })
+// and root can change it. What was hashed is what runs. Name is what the administrator calls it.
+func Installed(name, path, sha256 string, terms *doctor.Terms, o Options) *Source {
+	return newFile(name, path, terms, o, func() (program, error) {
+		p, err := openRecorded(path, sha256)
+		if err != nil && terms.Update != "" {
+			if _, changed := errors.AsType[*HashError](err); changed {
+				err = fmt.Errorf("%w. If that was you, run: %s", err, terms.Update)
+			}
+		}
+		return p, err
+	})
 }
 
-func newFile(path string, o Options, open func() (program, error)) *Source {
-	if abs, err := filepath.Abs(path); err == nil {
+// Refused is a plugin that is not run, and why. Every call fails with the reason.
+func Refused(name, path string, terms *doctor.Terms, reason error) *Source {
+	return newFile(name, path, terms, Options{}, func() (program, error) { return program{}, reason })
+}
+
+// Candidate is a file that nobody else can change, and its SHA-256: what somebody is about to trust, and what is asked to
+// describe itself, once, is what was hashed. It is handed nothing.
+func Candidate(path string, o Options) (s *Source, sum string, err error) {
+	p, sum, err := openOwn(path)
+	if err != nil {
+		return nil, "", err
+	}
+	opened := false
+	s = newFile(pluginName(path), path, &doctor.Terms{}, o, func() (program, error) {
+		if opened {
+			return program{}, errors.New("it has ended")
+		}
+		opened = true
+		return p, nil
+	})
+	return s, sum, nil
+}
+
+func newFile(name, path string, terms *doctor.Terms, o Options, open func() (program, error)) *Source {
+	if abs, err := filepath.Abs(path); err == nil && path != "" {
 		path = abs
 	}
-	return &Source{name: pluginName(path), path: path, foreign: true, open: open, options: o}
+	return &Source{name: name, path: path, terms: terms, open: open, options: o}
 }
+
+// Terms implements doctor.Guest.
+func (s *Source) Terms() *doctor.Terms { return s.terms }
 
 // Name implements doctor.Source.
 func (s *Source) Name() string { return s.name }
@@ -207,8 +243,8 @@ func (s *Source) Check(ctx context.Context, req doctor.CheckRequest, events doct
 
 // handed is the target that a check or a plan gets to see.
 func (s *Source) handed(t *doctor.Target) *doctor.Target {
-	if s.foreign && t != nil {
-		return t.ReadOnly()
+	if s.terms != nil && t != nil {
+		return s.terms.Handed(t)
 	}
 	return t
 }
@@ -225,6 +261,12 @@ func (s *Source) Plan(ctx context.Context, req doctor.PlanRequest) (plans []doct
 
 // Execute implements doctor.Source. When it returns, the operation has ended, if need be with its process.
 func (s *Source) Execute(ctx context.Context, req doctor.ExecuteRequest, h doctor.OperationHost) error {
+	if s.terms != nil {
+		if !s.terms.AllowFix {
+			return doctor.Unchanged("the plugin %s may not change anything: %s", s.name, s.terms.HowToAllow())
+		}
+		req.Target = s.terms.ForOperation(req.Target)
+	}
 	return s.call(ctx, func(c *connection) error { return c.rpc.Execute(ctx, req, h) })
 }
 

@@ -50,7 +50,7 @@ func Serve(p Plugin) {
 	go server.untilTerminated()
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig:  wire.Handshake,
-		VersionedPlugins: wire.Plugins(&doctor.Local{PluginName: p.Name, Version: p.Version, Checks: traced(p.Checks)}),
+		VersionedPlugins: wire.Spoken.Plugins(&doctor.Local{PluginName: p.Name, Version: p.Version, Checks: traced(p.Checks)}),
 		TLSProvider:      line.tls,
 		GRPCServer:       server.create,
 		Logger:           hclog.NewNullLogger(),

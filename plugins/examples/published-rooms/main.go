@@ -30,6 +30,8 @@ var check = doctor.Check{
 	Codes: []doctor.Code{{ID: emptyRoom, Title: "a published room has no local user", Severity: doctor.Warning}},
 	Run:   run,
 	Plan:  plan,
+	// A plan that goes beyond this is refused.
+	Changes: doctor.Effects{Tables: []string{"rooms"}},
 }
 
 // Rooms without statistics yet are left alone: nothing is known of them.

@@ -37,6 +37,7 @@ func checkTo(c doctor.CheckInfo) (*doctorv1.CheckInfo, error) {
 	}
 	return &doctorv1.CheckInfo{
 		Id: c.ID, Title: c.Title, Why: c.Why, Needs: needs, Codes: codes, Plans: c.Plans, Operations: c.Operations,
+		Changes: effectsTo(c.Changes),
 	}, nil
 }
 
@@ -54,6 +55,7 @@ func checkFrom(c *doctorv1.CheckInfo) (doctor.CheckInfo, error) {
 	}
 	return doctor.CheckInfo{
 		ID: c.Id, Title: c.Title, Why: c.Why, Needs: needs, Codes: codes, Plans: c.Plans, Operations: c.Operations,
+		Changes: effectsFrom(c.Changes),
 	}, nil
 }
 

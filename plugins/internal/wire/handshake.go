@@ -24,12 +24,6 @@ const (
 	CookieValue = "5f0a1c2e-doctor-plugin"
 )
 
-// Protocol is the version that this build speaks best; the host goes back as far as OldestProtocol.
-const (
-	Protocol       = 1
-	OldestProtocol = 1
-)
-
 // ClientCertEnv carries the host's certificate to the plugin. The name is go-plugin's.
 const ClientCertEnv = "PLUGIN_CLIENT_CERT"
 
@@ -39,27 +33,28 @@ const MaxMessage = 16 << 20
 // serviceKey is the name under which go-plugin dispenses the one service.
 const serviceKey = "doctor"
 
-// Handshake is what go-plugin compares on both sides.
-var Handshake = plugin.HandshakeConfig{
-	ProtocolVersion:  Protocol,
-	MagicCookieKey:   CookieKey,
-	MagicCookieValue: CookieValue,
-}
+// Handshake is what go-plugin compares on both sides. Versions of the protocol are compared by [Versions.Plugins].
+var Handshake = plugin.HandshakeConfig{MagicCookieKey: CookieKey, MagicCookieValue: CookieValue}
 
-// Plugins is go-plugin's map for each protocol version. The host passes a nil source.
-func Plugins(src doctor.Source) map[int]plugin.PluginSet {
-	return map[int]plugin.PluginSet{Protocol: {serviceKey: &service{source: src}}}
+// Plugins is go-plugin's map for each version of the protocol. The host passes a nil source.
+func (v Versions) Plugins(src doctor.Source) map[int]plugin.PluginSet {
+	sets := map[int]plugin.PluginSet{}
+	for _, version := range v {
+		sets[version.Number] = plugin.PluginSet{serviceKey: &service{version: version, source: src}}
+	}
+	return sets
 }
 
 type service struct {
 	plugin.NetRPCUnsupportedPlugin
-	source doctor.Source
+	version Version
+	source  doctor.Source
 }
 
 var _ plugin.GRPCPlugin = (*service)(nil)
 
 func (s *service) GRPCServer(_ *plugin.GRPCBroker, g *grpc.Server) error {
-	NewServer(s.source).Register(g)
+	s.version.Serve(g, s.source)
 	return nil
 }
 

@@ -59,6 +59,9 @@ func (r filler) fill(v reflect.Value) {
 	case doctor.Description:
 		r.fields(v)
 		v.FieldByName("Path").SetString("") // the host knows it
+	case doctor.Finding:
+		r.fields(v)
+		v.FieldByName("Ignored").SetZero() // the host's administrator decides it
 	case doctor.Outcome:
 		r.fields(v)
 		v.FieldByName("Reason").SetString("because")

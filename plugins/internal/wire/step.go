@@ -250,7 +250,7 @@ func probeFrom(p *doctorv1.ProbeStep) (*doctor.ProbeStep, error) {
 func operationTo(o doctor.OperationStep) *doctorv1.OperationStep {
 	return &doctorv1.OperationStep{
 		Name: o.Name, Params: maps.Clone(o.Params), Statements: o.Statements, Resumes: o.Resumes, Stops: o.Stops, Undo: o.Undo,
-		Effects: &doctorv1.Effects{Databases: o.Effects.Databases, Tables: o.Effects.Tables, Files: o.Effects.Files},
+		Effects: effectsTo(o.Effects),
 	}
 }
 
@@ -260,10 +260,18 @@ func operationFrom(o *doctorv1.OperationStep) (doctor.OperationStep, error) {
 	}
 	out := doctor.OperationStep{
 		Name: o.Name, Statements: o.Statements, Resumes: o.Resumes, Stops: o.Stops, Undo: o.Undo,
-		Effects: doctor.Effects{Databases: o.Effects.GetDatabases(), Tables: o.Effects.GetTables(), Files: o.Effects.GetFiles()},
+		Effects: effectsFrom(o.Effects),
 	}
 	if len(o.Params) > 0 {
 		out.Params = maps.Clone(o.Params)
 	}
 	return out, nil
+}
+
+func effectsTo(e doctor.Effects) *doctorv1.Effects {
+	return &doctorv1.Effects{Databases: e.Databases, Tables: e.Tables, Files: e.Files}
+}
+
+func effectsFrom(e *doctorv1.Effects) doctor.Effects {
+	return doctor.Effects{Databases: e.GetDatabases(), Tables: e.GetTables(), Files: e.GetFiles()}
 }

@@ -1,25 +1,41 @@
 // Package sdktest takes a check through everything that is wanted of it, on a real PostgreSQL server.
 //
 // Give it the SQL that makes a sound database, and for each fault the SQL that breaks it and the findings that are
-// expected. [Suite.Run] then always tests the same things: on the sound database the check is silent; on the broken one
-// it finds exactly what is wanted; the plan is shown without changing anything; applying it cures the fault and touches
-// no other row; applying again finds nothing to do; undoing puts everything back; and an apply that was interrupted
-// anywhere is finished or undone by the next.
+// expected. [Suite.Run] then always tests the same things, each on a database of its own:
+//
+//	sound      the check is silent
+//	break      the case's SQL is run
+//	find       the check finds exactly what is wanted, and each finding says what is there, what ought to be, and what to do
+//	plan       the plan is shown, and nothing has changed
+//	apply      it is carried out
+//	cured      the check is silent again, and no table changed but those that the case names
+//	again      applying once more finds nothing to do
+//	undo       everything is as it was when it was broken
+//	interrupt  cut off at every point in turn, the next run finishes it or puts it back
+//
+// A whole test:
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
 //	func TestGreeting(t *testing.T) {
 //		sdktest.Suite{
 //			Check: greeting.Check,
-//			Setup: pgtest.Fixture(),
+//			Setup: pgtest.Fixture() + `CREATE TABLE greetings (room_id text PRIMARY KEY, words text)`,
 //			Cases: []sdktest.Case{{
-//				Name: "a room without a name", Break: `UPDATE rooms SET …`,
-//				Want: []string{"greeting/no-name table rooms"}, Plan: "greeting/name-it", Changes: []string{"rooms"},
+//				Name:    "a room is not greeted",
+//				Break:   `INSERT INTO greetings VALUES ('!room1:test.example', '')`,
+//				Want:    []string{"greeting/no-words room !room1:test.example"},
+//				Plan:    "greeting/say-hello",
+//				Changes: []string{"greetings"},
 //			}},
 //		}.Run(t)
 //	}
 //
-// The check runs behind the wire that a plugin's process would use, so that what it says has to survive the journey.
+// [pgtest.Fixture] is a small, sound homeserver, test.example; what else the check looks at is added to it. Where no
+// PostgreSQL server is installed the test is skipped, and fails under CI=true.
+//
+// The check runs behind the wire that a plugin's process would use, so that what it says has to survive the journey. A check
+// that declares Changes is taken for a third party's: its plans are held to them, here as on an administrator's machine.
 // Beside core/doctor and plugins/internal/wire the package may import core/engine, core/journal and core/pgtest.
 package sdktest
 
@@ -58,7 +74,7 @@ type Case struct {
 	Manual bool
 	// Changes lists the tables and sequences that the plan may change, by bare name.
 	Changes []string
-	// Keeps: undo can't put it back, and says so.
+	// Irreversible: undo can't put it back, and says so.
 	Irreversible bool
 }
 
@@ -86,6 +102,9 @@ func (s Suite) run(t *testing.T, c Case) {
 	b.unchanged("showing the plan", broken)
 	if _, err := os.Stat(b.state); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("showing the plan made the state directory")
+	}
+	if reason := shown.Before.Checks[0].Reason; reason != "" {
+		t.Fatal(reason) // such as a plan that goes beyond what the check declares
 	}
 	chosen := chosenPlans(shown)
 	if c.Plan == "" {
@@ -151,6 +170,9 @@ func (s Suite) begin(t *testing.T) *bench {
 
 func (b *bench) engine(trace func(string)) *engine.Engine {
 	source := overWire(b.t, &doctor.Local{PluginName: "sdktest", Version: "test", Checks: []doctor.Check{b.suite.Check}})
+	if c := b.suite.Check.Changes; len(c.Databases)+len(c.Tables)+len(c.Files) > 0 {
+		source = guest{source, &doctor.Terms{TrustDatabase: true, AllowFix: true}}
+	}
 	return engine.New(engine.Options{Version: "test", Target: b.target(), Sources: []doctor.Source{source}, StateDir: b.state, Trace: trace})
 }
 

@@ -29,6 +29,15 @@ func overWire(t *testing.T, source doctor.Source) doctor.Source {
 	return named{wire.NewClient(source.Name(), conn)}
 }
 
+// guest is a source whose plans are held to what its checks declare, as the host holds a third party's.
+type guest struct {
+	doctor.Source
+	terms *doctor.Terms
+}
+
+// Terms implements doctor.Guest.
+func (g guest) Terms() *doctor.Terms { return g.terms }
+
 // named makes a source of a wire client.
 type named struct{ *wire.Client }
 

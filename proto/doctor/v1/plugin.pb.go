@@ -22,7 +22,8 @@
 // refused. The empty field is go-plugin's own. NAME and VERSION are optional: the host uses them where it can't go on to Describe.
 //
 // Besides this service the plugin serves grpc.health.v1.Health, with "plugin" SERVING, and ought to serve
-// plugin.GRPCController, whose Shutdown ends it. It ends within two seconds of Shutdown, of SIGTERM and of end of file on
+// plugin.GRPCController, whose Shutdown, from an empty message to an empty message, ends it. go-plugin's other services it
+// need not have. It ends within two seconds of Shutdown, of SIGTERM and of end of file on
 // its stdin, and ignores SIGINT. What it prints later is shown in the debug log only; the end of its stderr is shown when it crashes.
 //
 // # Rules for both sides
@@ -2498,7 +2499,8 @@ func (x *OperationStep) GetStops() bool {
 	return false
 }
 
-// Effects is all that an operation may change.
+// Effects is all that an operation, or a check's plans, may change. Tables are those of the schema public, or named with
+// their schema; files have absolute paths.
 type Effects struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Databases     []string               `protobuf:"bytes,1,rep,name=databases,proto3" json:"databases,omitempty"`
@@ -2728,6 +2730,7 @@ type CheckInfo struct {
 	Codes         []*Code                `protobuf:"bytes,5,rep,name=codes,proto3" json:"codes,omitempty"`                             // every code that it may report
 	Plans         bool                   `protobuf:"varint,6,opt,name=plans,proto3" json:"plans,omitempty"`                            // Plan may have an answer to its findings
 	Operations    []string               `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"`                   // the names that its plans may use
+	Changes       *Effects               `protobuf:"bytes,8,opt,name=changes,proto3" json:"changes,omitempty"`                         // all that its plans may change; what goes beyond it is refused
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2807,6 +2810,13 @@ func (x *CheckInfo) GetPlans() bool {
 func (x *CheckInfo) GetOperations() []string {
 	if x != nil {
 		return x.Operations
+	}
+	return nil
+}
+
+func (x *CheckInfo) GetChanges() *Effects {
+	if x != nil {
+		return x.Changes
 	}
 	return nil
 }
@@ -4327,7 +4337,7 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12,\n" +
 	"\x06checks\x18\x03 \x03(\v2\x14.doctor.v1.CheckInfoR\x06checks\x12\"\n" +
-	"\fcapabilities\x18\x04 \x03(\tR\fcapabilities\"\xc7\x01\n" +
+	"\fcapabilities\x18\x04 \x03(\tR\fcapabilities\"\xf5\x01\n" +
 	"\tCheckInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x10\n" +
@@ -4337,7 +4347,8 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x05plans\x18\x06 \x01(\bR\x05plans\x12\x1e\n" +
 	"\n" +
 	"operations\x18\a \x03(\tR\n" +
-	"operations\"]\n" +
+	"operations\x12,\n" +
+	"\achanges\x18\b \x01(\v2\x12.doctor.v1.EffectsR\achanges\"]\n" +
 	"\x04Code\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12/\n" +
@@ -4586,43 +4597,44 @@ var file_doctor_v1_plugin_proto_depIdxs = []int32{
 	35, // 41: doctor.v1.DescribeResponse.checks:type_name -> doctor.v1.CheckInfo
 	1,  // 42: doctor.v1.CheckInfo.needs:type_name -> doctor.v1.Need
 	36, // 43: doctor.v1.CheckInfo.codes:type_name -> doctor.v1.Code
-	2,  // 44: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
-	8,  // 45: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
-	60, // 46: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
-	12, // 47: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
-	14, // 48: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
-	39, // 49: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
-	3,  // 50: doctor.v1.Done.status:type_name -> doctor.v1.Status
-	60, // 51: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
-	8,  // 52: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
-	12, // 53: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
-	16, // 54: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
-	43, // 55: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
-	44, // 56: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
-	45, // 57: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
-	52, // 58: doctor.v1.ExecuteRequest.rows:type_name -> doctor.v1.Rows
-	46, // 59: doctor.v1.ExecuteRequest.stop:type_name -> doctor.v1.Stop
-	8,  // 60: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
-	30, // 61: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
-	14, // 62: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
-	48, // 63: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
-	51, // 64: doctor.v1.ExecuteResponse.read:type_name -> doctor.v1.ReadRows
-	49, // 65: doctor.v1.ExecuteResponse.document:type_name -> doctor.v1.Document
-	50, // 66: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
-	50, // 67: doctor.v1.Rows.rows:type_name -> doctor.v1.SavedRow
-	33, // 68: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
-	37, // 69: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
-	40, // 70: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
-	42, // 71: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
-	34, // 72: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
-	38, // 73: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
-	41, // 74: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
-	47, // 75: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
-	72, // [72:76] is the sub-list for method output_type
-	68, // [68:72] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	31, // 44: doctor.v1.CheckInfo.changes:type_name -> doctor.v1.Effects
+	2,  // 45: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
+	8,  // 46: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
+	60, // 47: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
+	12, // 48: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
+	14, // 49: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
+	39, // 50: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
+	3,  // 51: doctor.v1.Done.status:type_name -> doctor.v1.Status
+	60, // 52: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
+	8,  // 53: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
+	12, // 54: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
+	16, // 55: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
+	43, // 56: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
+	44, // 57: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
+	45, // 58: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
+	52, // 59: doctor.v1.ExecuteRequest.rows:type_name -> doctor.v1.Rows
+	46, // 60: doctor.v1.ExecuteRequest.stop:type_name -> doctor.v1.Stop
+	8,  // 61: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
+	30, // 62: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
+	14, // 63: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
+	48, // 64: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
+	51, // 65: doctor.v1.ExecuteResponse.read:type_name -> doctor.v1.ReadRows
+	49, // 66: doctor.v1.ExecuteResponse.document:type_name -> doctor.v1.Document
+	50, // 67: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
+	50, // 68: doctor.v1.Rows.rows:type_name -> doctor.v1.SavedRow
+	33, // 69: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
+	37, // 70: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
+	40, // 71: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
+	42, // 72: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
+	34, // 73: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
+	38, // 74: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
+	41, // 75: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
+	47, // 76: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
+	73, // [73:77] is the sub-list for method output_type
+	69, // [69:73] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_doctor_v1_plugin_proto_init() }

@@ -22,7 +22,8 @@
 // refused. The empty field is go-plugin's own. NAME and VERSION are optional: the host uses them where it can't go on to Describe.
 //
 // Besides this service the plugin serves grpc.health.v1.Health, with "plugin" SERVING, and ought to serve
-// plugin.GRPCController, whose Shutdown ends it. It ends within two seconds of Shutdown, of SIGTERM and of end of file on
+// plugin.GRPCController, whose Shutdown, from an empty message to an empty message, ends it. go-plugin's other services it
+// need not have. It ends within two seconds of Shutdown, of SIGTERM and of end of file on
 // its stdin, and ignores SIGINT. What it prints later is shown in the debug log only; the end of its stderr is shown when it crashes.
 //
 // # Rules for both sides

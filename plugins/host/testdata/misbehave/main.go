@@ -84,6 +84,16 @@ func main() {
 	case "elsewhere":
 		fmt.Printf("1|1|unix|/tmp/elsewhere.sock|grpc|%s\n", cert())
 		sleep()
+	case "speaks-1-2": // a plugin of another time
+		second := wire.Spoken[0]
+		second.Number = 2
+		plugin.Serve(&plugin.ServeConfig{
+			HandshakeConfig:  wire.Handshake,
+			VersionedPlugins: wire.Versions{wire.Spoken[0], second}.Plugins(source(check("fine", fine))),
+			GRPCServer:       plugin.DefaultGRPCServer,
+			Logger:           hclog.NewNullLogger(),
+		})
+		os.Exit(0)
 	case "stock":
 		serveStock(wire.NewServer(source(check("stock", fine))))
 	}

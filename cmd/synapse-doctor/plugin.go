@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/synapse-doctor/synapse-doctor/core/config"
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
+	"github.com/synapse-doctor/synapse-doctor/plugins/builtin"
+	"github.com/synapse-doctor/synapse-doctor/plugins/host"
+)
+
+// pluginCommands are the commands after plugin.
+var pluginCommands = []command{
+	{"list", "", "the plugins that are trusted, refused, or only found", runPluginList},
+	{"add", "FILE", "show what a plugin is, and trust it", runPluginAdd},
+	{"update", "NAME [FILE]", "trust a new version of a plugin", runPluginUpdate},
+	{"remove", "NAME", "trust a plugin no longer", runPluginRemove},
+	{"new", "NAME", "write the project of a new plugin", runPluginNew},
+	{"test", "FILE", "try a plugin for what synapse-doctor relies on", runPluginTest},
+}
+
+func runPlugin(ctx context.Context, args []string, s streams) (int, error) {
+	if len(args) == 0 || slices.Contains([]string{"help", "-h", "--help"}, args[0]) {
+		w, code := s.out, exitOK
+		if len(args) == 0 {
+			w, code = s.err, exitFailed
+		}
+		fmt.Fprint(w, "Plugins of third parties teach synapse-doctor more checks. None is run before it was added.\n\nUsage:\n")
+		for _, c := range pluginCommands {
+			fmt.Fprintf(w, "  synapse-doctor plugin %-20s %s\n", strings.TrimSpace(c.name+" "+c.args), c.summary)
+		}
+		fmt.Fprint(w, "\nsynapse-doctor plugin COMMAND --help lists a command's options.\n")
+		return code, nil
+	}
+	for _, c := range pluginCommands {
+		if c.name == args[0] {
+			return c.run(ctx, args[1:], s)
+		}
+	}
+	return exitFailed, fmt.Errorf("there is no command %q of plugin: synapse-doctor plugin help lists them", doctor.Clean(args[0]))
+}
+
+// pluginDirs are where the files of plugins are looked for, in this order. Neither PATH nor the working directory is.
+func (p *pluginFlags) pluginDirs() []string {
+	dirs := append(slices.Clone(p.dirs), "/etc/synapse-doctor/plugins", "/usr/lib/synapse-doctor/plugins")
+	if os.Geteuid() == 0 {
+		return dirs
+	}
+	base := os.Getenv("XDG_DATA_HOME")
+	if !filepath.IsAbs(base) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return dirs
+		}
+		base = filepath.Join(home, ".local", "share")
+	}
+	return append(dirs, filepath.Join(base, "synapse-doctor", "plugins"))
+}
+
+// file is where the file of an entry is.
+func (p *pluginFlags) file(entry config.Plugin) (string, error) {
+	if entry.Path != "" {
+		return entry.Path, nil
+	}
+	for _, dir := range p.pluginDirs() {
+		path := filepath.Join(dir, host.FilePrefix+entry.Name)
+		if _, err := os.Lstat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("there is no file %s in %s. Put it there, or run: synapse-doctor plugin remove %s",
+		host.FilePrefix+entry.Name, strings.Join(p.pluginDirs(), ", "), entry.Name)
+}
+
+// needs reports whether a plugin is wanted. A name that nothing is known of may be any plugin's.
+func (p *pluginFlags) needs(conf *config.Config, entry config.Plugin) bool {
+	if p.every {
+		return true
+	}
+	for _, name := range p.wanted {
+		id := doctor.CheckID(name)
+		known := len(p.dev) > 0 || slices.ContainsFunc(builtin.Checks(), func(c doctor.Check) bool { return c.ID == id }) ||
+			slices.ContainsFunc(conf.Plugins, func(p config.Plugin) bool { return slices.Contains(p.Checks, id) })
+		if !known || slices.Contains(entry.Checks, id) {
+			return true
+		}
+	}
+	return false
+}
+
+// entryName is how messages call an entry.
+func entryName(entry config.Plugin) string { return "plugins." + entry.Name + " in " + entry.Where }
+
+// updateCommand records a plugin anew.
+func updateCommand(name string) string { return "synapse-doctor plugin update " + name }
+
+// installed makes the source of an entry. Its error is a mistake in the configuration; what is wrong with the file is told
+// when the plugin is asked something.
+func (p *pluginFlags) installed(entry config.Plugin, log *slog.Logger) (*host.Source, error) {
+	terms := &doctor.Terms{
+		Entry: entryName(entry), Checks: entry.Checks, Update: updateCommand(entry.Name),
+		AllowFix: entry.AllowFix, TrustDatabase: entry.TrustDatabase,
+	}
+	if entry.ReadDSN != "" {
+		var err error
+		if terms.Reader, err = pgdb.Parse(entry.ReadDSN); err != nil {
+			return nil, fmt.Errorf("%s: read_dsn of the plugin %s: %w", entry.Where, entry.Name, err)
+		}
+	}
+	path, err := p.file(entry)
+	if err != nil {
+		return host.Refused(entry.Name, entry.Path, terms, err), nil
+	}
+	if entry.Sum() == "" {
+		return host.Refused(entry.Name, path, terms, fmt.Errorf("no SHA-256 for %s was recorded of %s. Run: %s", config.Platform(), path, terms.Update)), nil
+	}
+	return host.Installed(entry.Name, path, entry.Sum(), terms, host.Options{Log: log, Env: entry.Env}), nil
+}
+
+// trusted is what the configuration says of a plugin.
+func trusted(conf *config.Config, name string) (config.Plugin, error) {
+	if entry := conf.Plugin(name); entry != nil {
+		return *entry, nil
+	}
+	return config.Plugin{}, fmt.Errorf("no plugin %q was added: synapse-doctor plugin list shows the plugins", doctor.Clean(name))
+}
+
+// may says, in a few words, what a plugin is allowed.
+func may(entry config.Plugin) string {
+	parts := []string{"look, without a connection to PostgreSQL"}
+	switch {
+	case entry.TrustDatabase:
+		parts[0] = "read the database with Synapse's login (trust_database)"
+	case entry.ReadDSN != "":
+		parts[0] = "read the database with a login of its own (read_dsn)"
+	}
+	if entry.AllowFix {
+		parts = append(parts, "change what it declares, in fix --apply (allow_fix)")
+	}
+	if len(entry.Env) > 0 {
+		parts = append(parts, "see the environment variables "+strings.Join(entry.Env, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+const pluginRemoveAbout = `Takes a plugin out of the configuration: it is not run any more. Its file stays where it is.`
+
+func runPluginRemove(_ context.Context, args []string, s streams) (int, error) {
+	f := newFlags("plugin remove", "NAME", pluginRemoveAbout, s)
+	if err := f.Parse(args); err != nil {
+		return exitFailed, err
+	}
+	if f.NArg() != 1 {
+		return exitFailed, errors.New("plugin remove takes the name of one plugin; synapse-doctor plugin list shows them")
+	}
+	conf, err := config.Load()
+	if err != nil {
+		return exitFailed, err
+	}
+	entry, err := trusted(conf, f.Arg(0))
+	if err != nil {
+		return exitFailed, err
+	}
+	if err := config.Remove(entry.File, entry.Name); err != nil {
+		return exitFailed, err
+	}
+	fmt.Fprintf(s.out, "The plugin %s was taken out of %s and is not run any more. Its file is still there.\n", entry.Name, doctor.Clean(entry.File))
+	return exitOK, nil
+}
+
+// noColorFlag is the one output option of commands that print a page.
+func noColorFlag(f *pflag.FlagSet, o *outputFlags) {
+	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
+}
