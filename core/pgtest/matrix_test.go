@@ -1,6 +1,7 @@
 package pgtest_test
 
 import (
+	"os"
 	"slices"
 	"testing"
 
@@ -27,6 +28,10 @@ func TestEachMajorIsAServerOfThatMajor(t *testing.T) {
 		ran = append(ran, number/10000)
 	})
 	installed := pgtest.Majors(t.Context())
+	even := slices.DeleteFunc(slices.Clone(installed), func(major int) bool { return major%2 != 0 })
+	if os.Getenv("SYNAPSE_DOCTOR_MATRIX") != "1" && len(even) > 0 {
+		installed = even
+	}
 	if testing.Short() && len(installed) > 0 {
 		installed = installed[len(installed)-1:]
 	}

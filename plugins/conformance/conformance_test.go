@@ -172,8 +172,8 @@ func TestABrokenPluginFailsOnItsPointAlone(t *testing.T) {
 		again := seen[c.point]
 		seen[c.point] = true
 		t.Run(c.mode, func(t *testing.T) {
-			if testing.Short() && again {
-				t.Skip("one for each point")
+			if testing.Short() && (again || c.point%5 != 4) {
+				t.Skip("a few are enough for what runs at the same time")
 			}
 			if c.mode != "writes" { // which the others would take for their own plugin's; it runs first
 				t.Parallel()
