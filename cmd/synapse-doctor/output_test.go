@@ -425,7 +425,7 @@ func eventsCommand(ts *testscript.TestScript, _ *scene, args []string) error {
 		if err := d.Decode(&e); err != nil {
 			return fmt.Errorf("%s: %w", line, err)
 		}
-		if e.Event != "progress" && e.Event != "note" || e.Event == "note" && e.Text == "" || e.Event == "progress" && e.Step == "" {
+		if !slices.Contains([]string{"progress", "note", "plan"}, e.Event) || e.Event != "progress" && e.Text == "" || e.Event != "note" && e.Step == "" {
 			return fmt.Errorf("an incomplete event: %s", line)
 		}
 		found[e.Event] = true

@@ -301,11 +301,12 @@ func (o object) restore(ctx context.Context, conn *pgx.Conn, memory string, m *M
 	return orphans, fmt.Errorf("make %s again: other sessions were in the way %d times: run this again", o, attempts)
 }
 
-// begin takes the first step of what takes two, unless another session is in the way: then restore takes it.
+// begin takes the first step of what takes two, unless another session is in the way, or a run that was cut off has taken it
+// and a row has no parent: then restore goes on.
 func (o object) begin(ctx context.Context, conn *pgx.Conn) error {
 	_, err := o.make(ctx, conn, "")
 	switch sqlState(err) {
-	case deadlockDetected, undefinedObject, duplicateObject:
+	case deadlockDetected, undefinedObject, duplicateObject, foreignKeyViolation:
 		return nil
 	}
 	if err != nil {
