@@ -57,7 +57,9 @@ func main() {
 		fmt.Println("Loading rules …")
 	}
 	if mode == "silent" {
-		select {}
+		for { // a select without a case would be a deadlock
+			time.Sleep(time.Hour)
+		}
 	}
 	if mode != "orphan" {
 		go func() {
