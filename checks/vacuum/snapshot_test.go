@@ -67,6 +67,9 @@ func TestASnapshotOfEachStateHasEveryRowAndLeavesTheOriginal(t *testing.T) {
 			[]string{"hot-journal error", "auto-vacuum-on error"}},
 		"a WAL header and auto_vacuum": {func() *bench { return begin(t, `PRAGMA auto_vacuum=FULL; PRAGMA journal_mode=WAL`) }, nil, []string{"auto-vacuum-on error", "wal-missing info"}},
 	} {
+		if testing.Short() && name != "a -wal" && name != "a hot journal" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			b := c.make()
 			b.t = t

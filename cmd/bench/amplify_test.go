@@ -46,6 +46,9 @@ func TestACopyOfTextHasIdentifiersOfItsOwn(t *testing.T) {
 }
 
 func TestALargerHomeserverIsSoundAndHasTheSizeThatWasAsked(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SQLite itself is what takes the time")
+	}
 	data := os.Getenv("SYNAPSE_DOCTOR_DATA")
 	if data == "" {
 		t.Skip("SKIP: SYNAPSE_DOCTOR_DATA is not set: there is no real homeserver to make larger")

@@ -106,3 +106,15 @@ func serverFor(t testing.TB, c Config) (*Server, error) {
 	}
 	return s, err
 }
+
+// Some are all cases of a long series or, with -short, every fifth.
+func Some[T any](cases []T) []T {
+	if !testing.Short() {
+		return cases
+	}
+	var some []T
+	for i := 0; i < len(cases); i += 5 {
+		some = append(some, cases[i])
+	}
+	return some
+}
