@@ -67,9 +67,13 @@ test-matrix: postgres-matrix ## run the database tests on every PostgreSQL: Debi
 		PGTEST_BINDIR=$$b go test -count=1 ./core/pgtest ./core/pgdb ./core/engine ./checks/... || failed="$$failed $$b"; done; \
 		[ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 
+# These checks do one thing after the other; the goroutines around them are the engine's, whose own tests are among the rest.
+SEQUENTIAL := checks/(database|encoding|ident|keepalives|sequence|version)$$
+RACE ?= $(shell go list ./... | grep -vE '$(SEQUENTIAL)')
+
 .PHONY: test-race
-test-race: postgres pgbouncer python-grpc ## run the tests under the race detector, on one major of PostgreSQL
-	CGO_ENABLED=1 go test -race -short -vet=off -timeout 25m ./...
+test-race: postgres pgbouncer python-grpc ## run the tests under the race detector, on one major of PostgreSQL; RACE=./... for all packages
+	CGO_ENABLED=1 go test -race -short -vet=off -timeout 25m $(RACE)
 
 .PHONY: debootstrap
 debootstrap: ## install what the real Synapse is installed with, where that is possible

@@ -76,8 +76,16 @@ func (m withServer) Run() int {
 
 func TestScripts(t *testing.T) {
 	pgtest.Start(t)
+	dir, files := "testdata", []string(nil)
+	if testing.Short() { // those in which something runs at the same time as something else
+		dir = ""
+		for _, name := range []string{"consent", "fix_sequence", "killed", "own_configuration", "plugins", "plugin_trust", "two_databases", "waiting"} {
+			files = append(files, filepath.Join("testdata", name+".txtar"))
+		}
+	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Dir:                 dir,
+		Files:               files,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup:               setup,
