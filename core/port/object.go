@@ -100,8 +100,8 @@ const lockPatience = 5 * time.Second
 
 // dropObjects drops the indexes and foreign keys of the tables, but for the indexes named in keep, once their definitions are
 // saved: in one transaction, so that after a kill either all are there or all are saved. Of the tables in bare, which are some
-// of them, it also drops what keeps their keys unique.
-func dropObjects(ctx context.Context, conn *pgx.Conn, tables []Table, keep map[string]bool, bare []Table) error {
+// of them, it also drops what keeps their keys unique. more is done in the same transaction; it may be nil.
+func dropObjects(ctx context.Context, conn *pgx.Conn, tables []Table, keep map[string]bool, bare []Table, more func(pgx.Tx) error) error {
 	oids, kept := oidsOf(tables), []string{}
 	for name, is := range keep {
 		if is {
@@ -120,7 +120,7 @@ func dropObjects(ctx context.Context, conn *pgx.Conn, tables []Table, keep map[s
 		unique, err := collectObjects(ctx, tx, droppableUnique, oidsOf(bare))
 		return slices.Concat(found, indexes, unique), err
 	}
-	_, err := saveAndDrop(ctx, conn, list, nil)
+	_, err := saveAndDrop(ctx, conn, list, more)
 	if err != nil {
 		return fmt.Errorf("drop indexes and foreign keys for the time of the copy: %w", err)
 	}

@@ -184,7 +184,7 @@ CREATE VIEW groups AS SELECT a, b FROM viewed GROUP BY a`)
 		t.Errorf("the schema has %d foreign keys that are not valid, want 3", notValid)
 	}
 	tables := plainTables(t, conn)
-	if err := dropObjects(t.Context(), conn, tables, map[string]bool{"half_full": true}, tables); err != nil {
+	if err := dropObjects(t.Context(), conn, tables, map[string]bool{"half_full": true}, tables, nil); err != nil {
 		t.Fatal(err)
 	}
 	dropped := schemaOfTarget(t, conn)
@@ -217,7 +217,7 @@ CREATE VIEW groups AS SELECT a, b FROM viewed GROUP BY a`)
 		WHERE i.indisunique AND c.relnamespace = 'public'::regnamespace`); unique != "goes_by viewed_pkey" {
 		t.Errorf("the unique indexes that are left: %s", unique)
 	}
-	if err := dropObjects(t.Context(), conn, tables, nil, tables); err != nil { // as after a kill
+	if err := dropObjects(t.Context(), conn, tables, nil, tables, nil); err != nil { // as after a kill
 		t.Fatal(err)
 	}
 	// Half of them, then a kill in the middle of a key, then all that is left, dropped again between.
@@ -234,7 +234,7 @@ CREATE VIEW groups AS SELECT a, b FROM viewed GROUP BY a`)
 			}
 		}
 	}
-	if err := dropObjects(t.Context(), conn, tables, nil, tables); err != nil {
+	if err := dropObjects(t.Context(), conn, tables, nil, tables, nil); err != nil {
 		t.Fatal(err)
 	}
 	restoreAll(t, conn, &Match{})
@@ -246,12 +246,12 @@ func TestAnObjectThatIsThereAlreadyIsComparedNotMadeTwice(t *testing.T) {
 	db.Exec(t, `CREATE TABLE a (x int, y int); CREATE INDEX i ON a (x)`)
 	conn := db.Conn(t)
 	mustMakeState(t, conn)
-	if err := dropObjects(t.Context(), conn, plainTables(t, conn), nil, nil); err != nil {
+	if err := dropObjects(t.Context(), conn, plainTables(t, conn), nil, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	db.Exec(t, `CREATE INDEX i ON a (x)`)
 	restoreAll(t, conn, &Match{})
-	if err := dropObjects(t.Context(), conn, plainTables(t, conn), nil, nil); err != nil {
+	if err := dropObjects(t.Context(), conn, plainTables(t, conn), nil, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	db.Exec(t, `CREATE INDEX i ON a (y)`)
@@ -272,13 +272,13 @@ func TestWhoHoldsATableIsNamed(t *testing.T) {
 	if _, err := holder.Exec(t.Context(), `SET application_name = 'the holder'; BEGIN; SELECT * FROM a`); err != nil {
 		t.Fatal(err)
 	}
-	err := dropObjects(t.Context(), conn, plainTables(t, conn), nil, nil)
+	err := dropObjects(t.Context(), conn, plainTables(t, conn), nil, nil, nil)
 	if want := fmt.Sprintf("synapse_user, process %d as the holder", holder.PgConn().PID()); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v does not name %s", err, want)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := dropObjects(ctx, conn, plainTables(t, conn), nil, nil); err == nil {
+	if err := dropObjects(ctx, conn, plainTables(t, conn), nil, nil, nil); err == nil {
 		t.Error("a cancelled context was not noticed")
 	}
 }

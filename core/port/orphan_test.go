@@ -56,7 +56,7 @@ func TestRowsWithoutAParentGoIntoQuarantineWholeAndTheirChildrenToo(t *testing.T
 		table.Key = []string{table.Columns[0].Name}
 		m.Tables = append(m.Tables, table)
 	}
-	if err := dropObjects(t.Context(), conn, m.Tables, nil, nil); err != nil {
+	if err := dropObjects(t.Context(), conn, m.Tables, nil, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	db.Exec(t, orphans)
@@ -152,7 +152,7 @@ func TestSeveralSessionsMakeObjectsAgainAtOnceAndAreKilledMeanwhile(t *testing.T
 	random := rand.New(rand.NewPCG(7, 9))
 	for round := range 5 {
 		db.Exec(t, `TRUNCATE synapse_doctor.port_chunk, synapse_doctor.port_quarantine`)
-		if err := dropObjects(t.Context(), conn, m.Tables, nil, nil); err != nil {
+		if err := dropObjects(t.Context(), conn, m.Tables, nil, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		db.Exec(t, `TRUNCATE rooms, events, edges, loose, refresh_tokens, access_tokens, pairs, wholly, partly; `+orphans)

@@ -194,7 +194,8 @@ func (p *porting) timed(what string, start time.Time) {
 	p.seconds[what] += time.Since(start).Seconds()
 }
 
-// ready drops what stands in the way of the copy, and empties what is to be loaded from the beginning.
+// ready drops what stands in the way of the copy, and empties what is to be loaded from the beginning: in one transaction, since
+// once its primary key is gone only the record knows how to tell a row of a table from the others.
 func (p *porting) ready(ctx context.Context, conn *pgx.Conn) error {
 	var rest, changing []Table // of the rest few rows are new, so that their indexes stay
 	var fresh, names []string
@@ -213,6 +214,24 @@ func (p *porting) ready(ctx context.Context, conn *pgx.Conn) error {
 		if s.decision == loadRest && s.size.rows < before/4 {
 			rest = append(rest, s.Table)
 		}
+	}
+	enter := func(tx pgx.Tx) error {
+		if len(fresh) > 0 {
+			if err := empty(ctx, tx, fresh); err != nil {
+				return err
+			}
+		}
+		for _, s := range p.states {
+			if s.recorded {
+				continue
+			}
+			if _, err := tx.Exec(ctx, `INSERT INTO synapse_doctor.port_table (name, key) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, s.Name, s.Key); err != nil {
+				return err
+			}
+			s.recorded = true
+		}
+		_, err := tx.Exec(ctx, `UPDATE synapse_doctor.port_table SET whole = whole AND name <> ALL ($1), verified = false WHERE name = ANY ($2)`, p.namesOf(loadRest), names)
+		return err
 	}
 	if len(changing) > 0 || len(fresh) > 0 {
 		keep, err := indexNames(ctx, conn, rest)
@@ -235,30 +254,13 @@ func (p *porting) ready(ctx context.Context, conn *pgx.Conn) error {
 				}
 			}
 		}
-		if err := dropObjects(ctx, conn, tables, keep, p.bare()); err != nil {
+		if err := dropObjects(ctx, conn, tables, keep, p.bare(), enter); err != nil {
 			return err
 		}
 		p.point("dropped")
+		return nil
 	}
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if len(fresh) > 0 {
-			if err := empty(ctx, tx, fresh); err != nil {
-				return err
-			}
-		}
-		for _, s := range p.states {
-			if s.recorded {
-				continue
-			}
-			if _, err := tx.Exec(ctx, `INSERT INTO synapse_doctor.port_table (name, key) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, s.Name, s.Key); err != nil {
-				return err
-			}
-			s.recorded = true
-		}
-		_, err := tx.Exec(ctx, `UPDATE synapse_doctor.port_table SET whole = whole AND name <> ALL ($1), verified = false WHERE name = ANY ($2)`, p.namesOf(loadRest), names)
-		return err
-	})
-	return lockError(ctx, conn, fresh, err)
+	return lockError(ctx, conn, fresh, pgx.BeginFunc(ctx, conn, enter))
 }
 
 // bareRows is how many rows a table has to have for it to be worthwhile to make its unique indexes afterwards, too.
