@@ -3,8 +3,10 @@ package host
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,6 +42,9 @@ func openFile(path string) (program, error) {
 		return program{}, err
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0) // a named pipe would keep us waiting
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return program{}, fmt.Errorf("%s can't be read: %w", path, e.Err)
+	}
 	if err != nil {
 		return program{}, err
 	}
