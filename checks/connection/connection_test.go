@@ -42,6 +42,7 @@ type recorder struct {
 
 func (r *recorder) Progress(doctor.Progress) {}
 func (r *recorder) Covered(string)           {}
+func (r *recorder) Measure(doctor.Measure)   {}
 func (r *recorder) Find(f doctor.Finding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

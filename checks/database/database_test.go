@@ -111,6 +111,7 @@ type collector []doctor.Finding
 func (c *collector) Find(f doctor.Finding)    { *c = append(*c, f) }
 func (c *collector) Progress(doctor.Progress) {}
 func (c *collector) Covered(string)           {}
+func (c *collector) Measure(doctor.Measure)   {}
 
 // finds runs the check and wants these findings: code, severity, kind and name of the object, and whether it is fixable.
 func (h homeserver) finds(t *testing.T, want ...string) []doctor.Finding {

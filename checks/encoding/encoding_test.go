@@ -33,6 +33,7 @@ type collector []doctor.Finding
 func (c *collector) Find(f doctor.Finding)    { *c = append(*c, f) }
 func (c *collector) Progress(doctor.Progress) {}
 func (c *collector) Covered(string)           {}
+func (c *collector) Measure(doctor.Measure)   {}
 
 // find runs the check and wants these findings: code, kind and name of the object.
 func find(t *testing.T, db *pgtest.DB, want ...string) []doctor.Finding {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 	"github.com/synapse-doctor/synapse-doctor/core/synapse"
 )
@@ -27,12 +28,19 @@ var timings = []struct {
 	{idle, 10, 7200, 32767}, {interval, 10, 75, 32767}, {count, 3, 9, 127},
 }
 
-// How long it may take until a dead connection is noticed, in seconds. Above, most firewalls and address translations
-// have forgotten the connection; below, a short pause in a sound network ends it.
-const (
-	slowest = 900
-	fastest = 5
+// How long it may take until a dead connection is noticed. Above, most firewalls and address translations have forgotten
+// the connection; below, a short pause in a sound network ends it. What is advised lies between any two that can be set.
+var (
+	slowest = doctor.Threshold{ID: "keepalives/slowest", Title: "the longest time until a dead connection is noticed", Unit: "seconds",
+		Default: 900, Min: 40, Max: 86400}
+	fastest = doctor.Threshold{ID: "keepalives/fastest", Title: "the shortest time after which a connection is given up", Unit: "seconds",
+		Default: 5, Min: 1, Max: 40}
 )
+
+// limits are the two as they apply, in seconds.
+type limits struct{ slowest, fastest float64 }
+
+func limitsOf(t *doctor.Target) limits { return limits{t.Threshold(slowest), t.Threshold(fastest)} }
 
 // place is where the server is, seen from Synapse; the worst of several counts.
 type place int
@@ -53,7 +61,7 @@ type verdict struct {
 }
 
 // judge concludes from libpq's settings.
-func judge(s pgdb.Settings) (verdict, bool) {
+func judge(s pgdb.Settings, within limits) (verdict, bool) {
 	v := verdict{}
 	if v.place, v.address = where(s); v.place == socket {
 		return v, false
@@ -105,10 +113,10 @@ func judge(s pgdb.Settings) (verdict, bool) {
 		v.code = HalfSet
 		v.summary = fmt.Sprintf("Only some keepalive settings are there for %s; with Linux's own values for the rest a dead connection is noticed after %s.",
 			v.address, duration(total))
-	case total > slowest:
+	case float64(total) > within.slowest:
 		v.code, v.set = TooSlow, advised()
 		v.summary = fmt.Sprintf("Synapse notices a dead connection to %s only after %s.", v.address, duration(total))
-	case total < fastest:
+	case float64(total) < within.fastest:
 		v.code, v.set = TooFast, advised()
 		v.summary = fmt.Sprintf("Synapse gives a connection to %s up after %s without an answer, so a short pause in the network ends sound ones.",
 			v.address, duration(total))

@@ -41,8 +41,9 @@ var Check = doctor.Check{
 		{ID: TooSlow, Title: "keepalives take too long to notice a dead connection", Severity: doctor.Warning},
 		{ID: TooFast, Title: "keepalives end sound connections after a short pause", Severity: doctor.Warning},
 	},
-	Run:  run,
-	Plan: plan,
+	Thresholds: []doctor.Threshold{slowest, fastest},
+	Run:        run,
+	Plan:       plan,
 }
 
 func run(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
@@ -60,7 +61,7 @@ func run(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
 			unread = append(unread, fmt.Errorf("%s:%d: %w", entry.File, entry.Line, err))
 			continue
 		}
-		v, found := judge(s)
+		v, found := judge(s, limitsOf(t))
 		if !found {
 			continue
 		}

@@ -74,7 +74,7 @@ func TestJudge(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			v, found := judge(s)
+			v, found := judge(s, limitsOf(&doctor.Target{}))
 			if found != (tt.code != "") || v.code != tt.code || v.place != tt.place {
 				t.Fatalf("code %q place %d, want %q %d", v.code, v.place, tt.code, tt.place)
 			}
@@ -91,7 +91,7 @@ func TestJudge(t *testing.T) {
 			for _, setting := range v.set {
 				s[setting.Keyword] = map[any]string{1: "1", 3: "3", 10: "10"}[setting.Value]
 			}
-			if again, found := judge(s); found {
+			if again, found := judge(s, limitsOf(&doctor.Target{})); found {
 				t.Errorf("with the settings made: %+v", again)
 			}
 		})
@@ -103,6 +103,7 @@ type collector struct{ found []doctor.Finding }
 func (c *collector) Find(f doctor.Finding)    { c.found = append(c.found, f) }
 func (c *collector) Progress(doctor.Progress) {}
 func (c *collector) Covered(string)           {}
+func (c *collector) Measure(doctor.Measure)   {}
 
 // write makes the file and a target that reads it.
 func write(t *testing.T, content string) (string, *doctor.Target) {

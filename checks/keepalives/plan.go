@@ -40,7 +40,7 @@ func plan(_ context.Context, t *doctor.Target, findings []doctor.Finding) ([]doc
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", entry.File, entry.Line, err)
 		}
-		v, still := judge(s)
+		v, still := judge(s, limitsOf(t))
 		if !still {
 			continue
 		}

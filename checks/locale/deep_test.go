@@ -33,7 +33,8 @@ func (d *deepReport) Progress(p doctor.Progress) {
 	d.progress = append(d.progress, p)
 }
 
-func (d *deepReport) Covered(text string) { d.covered = text }
+func (d *deepReport) Covered(text string)    { d.covered = text }
+func (d *deepReport) Measure(doctor.Measure) {}
 
 // list is what was found: code and index, sorted.
 func (d *deepReport) list() string {

@@ -48,6 +48,7 @@ type collector struct {
 func (c *collector) Find(f doctor.Finding)    { c.found = append(c.found, f) }
 func (c *collector) Progress(doctor.Progress) {}
 func (c *collector) Covered(text string)      { c.covered = text }
+func (c *collector) Measure(doctor.Measure)   {}
 
 // examined runs the check and wants these findings in this order: code, severity, kind and name of the object.
 func examined(t *testing.T, target *doctor.Target, want ...string) []doctor.Finding {

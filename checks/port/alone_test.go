@@ -72,6 +72,7 @@ type collector struct {
 func (c *collector) Find(f doctor.Finding)    { c.found = append(c.found, f) }
 func (c *collector) Progress(doctor.Progress) {}
 func (c *collector) Covered(s string)         { c.covered = append(c.covered, s) }
+func (c *collector) Measure(doctor.Measure)   {}
 
 func (c *collector) one(t *testing.T, code string) doctor.Finding {
 	t.Helper()

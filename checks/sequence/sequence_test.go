@@ -40,6 +40,7 @@ type collector []doctor.Finding
 func (c *collector) Find(f doctor.Finding)    { *c = append(*c, f) }
 func (c *collector) Progress(doctor.Progress) {}
 func (c *collector) Covered(string)           {}
+func (c *collector) Measure(doctor.Measure)   {}
 
 func runCheck(t *testing.T, target *doctor.Target) ([]doctor.Finding, error) {
 	t.Helper()

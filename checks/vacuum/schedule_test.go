@@ -20,6 +20,7 @@ type reporter struct {
 func (r *reporter) Find(f doctor.Finding)    { r.findings = append(r.findings, f) }
 func (r *reporter) Progress(doctor.Progress) {}
 func (r *reporter) Covered(text string)      { r.covered = text }
+func (r *reporter) Measure(doctor.Measure)   {}
 
 func TestWhatVacuumsTheFileAtSetTimesIsNamedByFileAndLine(t *testing.T) {
 	b := begin(t, ``)

@@ -37,7 +37,7 @@ func majorName(num int) string {
 	return fmt.Sprint(num / 10000)
 }
 
-func judgeServer(f facts, now time.Time) []doctor.Finding {
+func judgeServer(f facts, now time.Time, noticeDays int) []doctor.Finding {
 	var found []doctor.Finding
 	if f.inRecovery {
 		found = append(found, inRecovery(f))
@@ -47,7 +47,7 @@ func judgeServer(f facts, now time.Time) []doctor.Finding {
 			found = append(found, finding)
 		}
 	}
-	if finding, ok := judgeLifetime(f, now); ok {
+	if finding, ok := judgeLifetime(f, now, noticeDays); ok {
 		found = append(found, finding)
 	}
 	return found
@@ -125,7 +125,7 @@ func span(releases []synapse.Release) string {
 	return fmt.Sprintf("Synapse %s to %s", oldest.Version, newest.Version)
 }
 
-func judgeLifetime(f facts, now time.Time) (doctor.Finding, bool) {
+func judgeLifetime(f facts, now time.Time, noticeDays int) (doctor.Finding, bool) {
 	object := doctor.Object{Kind: "server", Name: "PostgreSQL " + majorName(f.versionNum)}
 	known, newest := lifetimes[0], lifetimes[len(lifetimes)-1]
 	switch {
@@ -163,7 +163,7 @@ func judgeLifetime(f facts, now time.Time) (doctor.Finding, bool) {
 	case !now.Before(end):
 		finding.Code, finding.Severity = EndOfLife, doctor.Warning
 		finding.Summary = fmt.Sprintf("PostgreSQL %s has had no fixes since %s, neither for security nor against loss of data.", known.name, known.end)
-	case !now.Before(end.AddDate(0, 0, -endOfLifeSoonDays)):
+	case !now.Before(end.AddDate(0, 0, -noticeDays)):
 		finding.Code, finding.Severity = EndOfLifeSoon, doctor.Info
 		finding.Summary = fmt.Sprintf("PostgreSQL %s gets its last fixes on %s.", known.name, known.end)
 	default:

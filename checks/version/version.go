@@ -18,22 +18,25 @@ import (
 
 // The faults. An administrator may rely on each.
 const (
-	TooOld            = "version/too-old-for-synapse"
-	NoPsycopg2        = "version/no-psycopg2"
-	BrokenPsycopg2    = "version/psycopg2-broken"
-	OldLibPQ          = "version/libpq-too-old"
-	InRecovery        = "version/in-recovery"
-	EndOfLife         = "version/end-of-life"
-	EndOfLifeSoon     = "version/end-of-life-soon"
-	TooOldForUpgrade  = "version/too-old-for-newer-synapse"
-	UnknownPostgres   = "version/unknown-postgres"
-	NoSchemaVersion   = "version/no-schema-version"
-	CompatAhead       = "version/compat-ahead-of-schema"
-	UnknownSchema     = "version/unknown-schema"
-	UpdatesStuck      = "version/background-updates-stuck"
-	UpdatesPending    = "version/background-updates-pending"
-	endOfLifeSoonDays = 183
+	TooOld           = "version/too-old-for-synapse"
+	NoPsycopg2       = "version/no-psycopg2"
+	BrokenPsycopg2   = "version/psycopg2-broken"
+	OldLibPQ         = "version/libpq-too-old"
+	InRecovery       = "version/in-recovery"
+	EndOfLife        = "version/end-of-life"
+	EndOfLifeSoon    = "version/end-of-life-soon"
+	TooOldForUpgrade = "version/too-old-for-newer-synapse"
+	UnknownPostgres  = "version/unknown-postgres"
+	NoSchemaVersion  = "version/no-schema-version"
+	CompatAhead      = "version/compat-ahead-of-schema"
+	UnknownSchema    = "version/unknown-schema"
+	UpdatesStuck     = "version/background-updates-stuck"
+	UpdatesPending   = "version/background-updates-pending"
 )
+
+// notice is how long before its end of life a server is reported.
+var notice = doctor.Threshold{ID: "version/end-of-life-notice", Title: "how long before its last release a PostgreSQL is reported", Unit: "days",
+	Default: 183, Max: 3650}
 
 // Check is the check version.
 var Check = At(time.Now, synapse.PythonPlaces{})
@@ -57,12 +60,13 @@ func At(now func() time.Time, places synapse.PythonPlaces) doctor.Check {
 			{ID: CompatAhead, Title: "an upgrade of the schema stopped half way", Severity: doctor.Error},
 			{ID: EndOfLife, Title: "PostgreSQL gets no more fixes", Severity: doctor.Warning},
 			{ID: UpdatesStuck, Title: "background updates cannot finish", Severity: doctor.Warning},
-			{ID: EndOfLifeSoon, Title: "PostgreSQL will get no more fixes within half a year", Severity: doctor.Info},
+			{ID: EndOfLifeSoon, Title: "PostgreSQL will soon get no more fixes", Severity: doctor.Info},
 			{ID: TooOldForUpgrade, Title: "the next upgrade of Synapse needs a newer PostgreSQL", Severity: doctor.Info},
 			{ID: UnknownPostgres, Title: "a PostgreSQL newer than this doctor knows", Severity: doctor.Info},
 			{ID: UnknownSchema, Title: "a schema that no release known to this doctor has", Severity: doctor.Info},
 			{ID: UpdatesPending, Title: "background updates are queued", Severity: doctor.Info},
 		},
+		Thresholds: []doctor.Threshold{notice},
 		Run: func(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
 			var unread []error
 			var bare []string // the databases without Synapse's schema
@@ -79,7 +83,7 @@ func At(now func() time.Time, places synapse.PythonPlaces) doctor.Check {
 					bare = append(bare, db.Where())
 				}
 				needsSCRAM = needsSCRAM || facts.scram && db.Settings["password"] != ""
-				for _, f := range judge(facts, now()) {
+				for _, f := range judge(facts, now(), int(t.Threshold(notice))) {
 					reported, alarmed = true, alarmed || f.Severity > doctor.Info
 					f.Database = db.Label
 					r.Find(f)
@@ -109,8 +113,8 @@ func At(now func() time.Time, places synapse.PythonPlaces) doctor.Check {
 }
 
 // judge concludes from what was seen.
-func judge(f facts, now time.Time) []doctor.Finding {
-	found := judgeServer(f, now)
+func judge(f facts, now time.Time, noticeDays int) []doctor.Finding {
+	found := judgeServer(f, now, noticeDays)
 	if !f.hasSchema {
 		return found
 	}

@@ -81,7 +81,7 @@ func TestServerAndSchema(t *testing.T) {
 		"standby":         {func(f *facts) { f.inRecovery = true }, "in-recovery error", "This server is a standby"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found := judge(sound(tt.change), today)
+			found := judge(sound(tt.change), today, int(notice.Default))
 			if got := codes(found); got != tt.want {
 				t.Fatalf("found %q, want %q", got, tt.want)
 			}
@@ -99,11 +99,11 @@ func TestEndOfLifeIsADay(t *testing.T) {
 		"2027-11-11": "end-of-life-soon info", // the last fixes come on this day
 		"2027-11-12": "end-of-life warning",
 	} {
-		if got := codes(judge(sound(nil), day(now))); got != want {
+		if got := codes(judge(sound(nil), day(now), int(notice.Default))); got != want {
 			t.Errorf("PostgreSQL 15 on %s: %q, want %q", now, got, want)
 		}
 	}
-	found := judge(sound(nil), day("2028-01-01"))
+	found := judge(sound(nil), day("2028-01-01"), int(notice.Default))
 	if len(found) != 1 || found[0].Object.Name != "PostgreSQL 15" || !strings.Contains(found[0].Remedy, "\n    pg_upgradecluster 15 main\n") {
 		t.Errorf("found %+v", found)
 	}
@@ -119,7 +119,7 @@ func TestLifetimesAreInOrder(t *testing.T) {
 }
 
 func TestTheWayBackIsEvidence(t *testing.T) {
-	e := judge(sound(func(f *facts) { f.versionNum, f.schema = 130000, 92 }), today)[0].Evidence
+	e := judge(sound(func(f *facts) { f.versionNum, f.schema = 130000, 92 }), today, int(notice.Default))[0].Evidence
 	want := map[string]string{"schema_version": "92", "schema_compat_version": "84", "schema made": "by an upgrade", "server_version": "15.18",
 		"schema of": "Synapse 1.129.0 to 1.142.1", "oldest Synapse that can still start": "1.100.0"}
 	if !maps.Equal(e, want) {
@@ -154,7 +154,7 @@ func TestQueuedUpdatesAreAdviceAndStuckOnesAreNot(t *testing.T) {
 			evidence: map[string]string{"can run": "a", "invalid indexes": "user_ips_index"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found := judge(sound(func(f *facts) { f.updates, f.invalid = tt.updates, tt.invalid }), today)
+			found := judge(sound(func(f *facts) { f.updates, f.invalid = tt.updates, tt.invalid }), today, int(notice.Default))
 			if got := codes(found); got != tt.want {
 				t.Fatalf("found %q, want %q", got, tt.want)
 			}
@@ -176,7 +176,7 @@ func TestManyUpdatesAreBounded(t *testing.T) {
 	for i := range 500 {
 		updates = append(updates, update{name: fmt.Sprintf("u%03d", i)})
 	}
-	found := judge(sound(func(f *facts) { f.updates = updates }), today)
+	found := judge(sound(func(f *facts) { f.updates = updates }), today, int(notice.Default))
 	if text := found[0].Evidence["can run"]; !strings.HasSuffix(text, "u059 and 440 more") {
 		t.Errorf("evidence %q", text)
 	}
@@ -187,6 +187,7 @@ type collector struct{ found []doctor.Finding }
 func (c *collector) Find(f doctor.Finding)    { c.found = append(c.found, f) }
 func (c *collector) Progress(doctor.Progress) {}
 func (c *collector) Covered(string)           {}
+func (c *collector) Measure(doctor.Measure)   {}
 
 func target(t *testing.T, dsns ...string) *doctor.Target {
 	t.Helper()

@@ -59,3 +59,50 @@ func ignoring(c *config.Config, now time.Time) func(doctor.Finding) *doctor.Igno
 		return nil
 	}
 }
+
+// accepting judges what the configuration says of checks, codes and thresholds, once it is known which there are.
+func accepting(c *config.Config, notice func(string)) func([]doctor.CheckInfo) error {
+	said := false
+	return func(checks []doctor.CheckInfo) error {
+		unknown := func(where, name string) {
+			installed := slices.ContainsFunc(c.Plugins, func(p config.Plugin) bool { return slices.Contains(p.Checks, doctor.CheckID(name)) })
+			if !installed && !said {
+				notice(fmt.Sprintf("%s: there is no check %q here: %s has no effect", where, doctor.CheckID(name), name))
+			}
+		}
+		defer func() { said = true }()
+		for _, i := range c.Ignore {
+			info := find(checks, i.Code)
+			switch {
+			case info == nil:
+				unknown(i.Where, i.Code)
+			case !slices.ContainsFunc(info.Codes, func(k doctor.Code) bool { return k.ID == i.Code }):
+				return fmt.Errorf("%s: the check %s has no code %q: synapse-doctor list shows them", i.Where, info.ID, i.Code)
+			}
+		}
+		for _, set := range c.Thresholds {
+			info := find(checks, set.ID)
+			if info == nil {
+				unknown(set.Where, set.ID)
+				continue
+			}
+			k := slices.IndexFunc(info.Thresholds, func(t doctor.Threshold) bool { return t.ID == set.ID })
+			if k < 0 {
+				return fmt.Errorf("%s: the check %s has no threshold %q: synapse-doctor list -v shows them", set.Where, info.ID, set.ID)
+			}
+			if err := info.Thresholds[k].Allows(set.Value); err != nil {
+				return fmt.Errorf("%s: %w", set.Where, err)
+			}
+		}
+		return nil
+	}
+}
+
+// find is the check that has a code, or a threshold, of this name; nil when there is none.
+func find(checks []doctor.CheckInfo, name string) *doctor.CheckInfo {
+	i := slices.IndexFunc(checks, func(c doctor.CheckInfo) bool { return c.ID == doctor.CheckID(name) })
+	if i < 0 {
+		return nil
+	}
+	return &checks[i]
+}

@@ -47,7 +47,7 @@ func describedPage(ctx context.Context, p *pluginFlags, name string, s streams) 
 			continue
 		}
 		if c.ID == name {
-			return listPage([]doctor.CheckInfo{c}), nil
+			return listPage([]doctor.CheckInfo{c}, true), nil
 		}
 		for _, k := range c.Codes {
 			if k.ID == name {

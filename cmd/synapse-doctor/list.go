@@ -31,6 +31,7 @@ func runList(ctx context.Context, args []string, s streams) (int, error) {
 	f := newFlags("list", "", "The checks, what each is for, and the codes of what they find.", s)
 	p.register(f)
 	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
+	verbose := f.BoolP("verbose", "v", false, "also the thresholds, which the doctor's configuration can set")
 	format := f.String("format", "table", "table or json")
 	if err := parse(f, args); err != nil {
 		return exitFailed, err
@@ -45,7 +46,7 @@ func runList(ctx context.Context, args []string, s streams) (int, error) {
 	}
 	switch *format {
 	case "table":
-		if err := report.Page(s.out, listPage(checks), o.options(s.out)); err != nil {
+		if err := report.Page(s.out, listPage(checks, *verbose), o.options(s.out)); err != nil {
 			return exitFailed, fmt.Errorf("print the list: %w", err)
 		}
 	case "json":
@@ -65,12 +66,18 @@ func runList(ctx context.Context, args []string, s streams) (int, error) {
 }
 
 // listPage is the list in the plain markdown of the documentation.
-func listPage(checks []doctor.CheckInfo) string {
+func listPage(checks []doctor.CheckInfo, thresholds bool) string {
 	var page strings.Builder
 	for _, c := range checks {
 		fmt.Fprintf(&page, "# %s\n\n%s. %s\n\n", doctor.Clean(c.ID), doctor.Clean(c.Title), doctor.Clean(c.Why))
 		for _, k := range c.Codes {
 			fmt.Fprintf(&page, "- `%s` (%s): %s\n", doctor.Clean(k.ID), k.Severity, doctor.Clean(k.Title))
+		}
+		if thresholds && len(c.Thresholds) > 0 {
+			page.WriteString("\nThresholds:\n\n")
+			for _, t := range c.Thresholds {
+				fmt.Fprintf(&page, "- `%s` (%s): %s\n", doctor.Clean(t.ID), doctor.Clean(strings.TrimSpace(doctor.Number(t.Default)+" "+t.Unit)), doctor.Clean(t.Title))
+			}
 		}
 		page.WriteString("\n")
 	}
@@ -83,20 +90,32 @@ func writeCatalogue(w io.Writer, checks []doctor.CheckInfo) error {
 		Severity string `json:"severity"`
 		Title    string `json:"title"`
 	}
+	type threshold struct {
+		ID      string  `json:"id"`
+		Title   string  `json:"title"`
+		Unit    string  `json:"unit"`
+		Default float64 `json:"default"`
+		Min     float64 `json:"min"`
+		Max     float64 `json:"max"`
+	}
 	type check struct {
-		ID    string `json:"id"`
-		Title string `json:"title"`
-		Why   string `json:"why"`
-		Codes []code `json:"codes"`
+		ID         string      `json:"id"`
+		Title      string      `json:"title"`
+		Why        string      `json:"why"`
+		Codes      []code      `json:"codes"`
+		Thresholds []threshold `json:"thresholds"`
 	}
 	out := struct {
 		SchemaVersion int     `json:"schema_version"`
 		Checks        []check `json:"checks"`
 	}{SchemaVersion: 1, Checks: []check{}}
 	for _, c := range checks {
-		entry := check{doctor.Clean(c.ID), doctor.Clean(c.Title), doctor.Clean(c.Why), []code{}}
+		entry := check{doctor.Clean(c.ID), doctor.Clean(c.Title), doctor.Clean(c.Why), []code{}, []threshold{}}
 		for _, k := range c.Codes {
 			entry.Codes = append(entry.Codes, code{doctor.Clean(k.ID), k.Severity.String(), doctor.Clean(k.Title)})
+		}
+		for _, t := range c.Thresholds {
+			entry.Thresholds = append(entry.Thresholds, threshold{doctor.Clean(t.ID), doctor.Clean(t.Title), doctor.Clean(t.Unit), t.Default, t.Min, t.Max})
 		}
 		out.Checks = append(out.Checks, entry)
 	}

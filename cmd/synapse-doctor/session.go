@@ -118,6 +118,10 @@ func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams, eve
 			a.redactor.Add(terms.Reader["sslpassword"])
 		}
 	}
+	a.target.Thresholds = map[string]float64{}
+	for _, set := range conf.Thresholds {
+		a.target.Thresholds[set.ID] = set.Value
+	}
 	p := newProgress(s.err, events)
 	s.stopper.Asked(func() {
 		p.say("stopping as soon as what is being copied is whole; Ctrl-C once more stops at once")
@@ -127,7 +131,7 @@ func (t *targetFlags) open(ctx context.Context, f *pflag.FlagSet, s streams, eve
 		Version: version(), Target: a.target, Sources: sources, PIDFiles: a.pidFiles, StateDir: state, Timeout: a.timeout,
 		FindAdmin: t.admin() == "",
 		Redactor:  a.redactor, Log: log, Progress: p.update, Stopper: s.stopper,
-		Notice: p.say, Ignored: ignoring(conf, time.Now()), SourceOf: out.sourceOf(ctx, &t.plugins, conf, log),
+		Notice: p.say, Ignored: ignoring(conf, time.Now()), Accept: accepting(conf, p.say), SourceOf: out.sourceOf(ctx, &t.plugins, conf, log),
 	})
 	return out, nil
 }

@@ -1,5 +1,5 @@
 // Package config reads and changes synapse-doctor's own configuration: the plugins that an administrator trusts, findings
-// that are lived with, and defaults of options. It imports nothing of this repository.
+// that are lived with, thresholds, and defaults of options. It imports nothing of this repository.
 //
 // The file is YAML:
 //
@@ -15,6 +15,8 @@
 //	    object: 127.0.0.1
 //	    until: 2027-03-01
 //	    why: the database is on this machine
+//	thresholds:
+//	  upkeep/forward-extremities: 20
 //	defaults:
 //	  fail-on: error
 //
@@ -40,6 +42,8 @@ type Config struct {
 	Plugins  []Plugin // by name
 	Ignore   []Ignore // in the order of the files
 	Defaults []Default
+	// Thresholds are those that are set, each once.
+	Thresholds []Threshold
 }
 
 // Plugin is a plugin that may be run.
@@ -87,6 +91,13 @@ type Default struct {
 	Where  string // file:line
 	Option string // without its dashes
 	Values []string
+}
+
+// Threshold is the number from which on a check complains, in place of the check's own.
+type Threshold struct {
+	Where string // file:line
+	ID    string // check/kebab-name
+	Value float64
 }
 
 // Plugin is the entry of this name, or nil.

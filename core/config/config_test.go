@@ -85,7 +85,7 @@ func TestAMistakeIsToldWithItsLine(t *testing.T) {
 		return "plugins:\n  acme:\n    sha256: {linux/amd64: " + sum + "}\n    checks: [acme]\n" + more
 	}
 	for text, want := range map[string]string{
-		"plugin: {}\n":                                          `:1: there is no key "plugin" here: the keys are defaults, ignore, plugins`,
+		"plugin: {}\n":                                          `:1: there is no key "plugin" here: the keys are defaults, ignore, plugins, thresholds`,
 		"\nplugins: [acme]\n":                                   ":2: plugins must be keys with values",
 		"plugins:\n  Acme: {}\n":                                `:2: a plugin's name is lower-case words joined by hyphens, not "Acme"`,
 		"plugins:\n  acme:\n    checks: [acme]\n":               ":2: the plugin acme has no sha256, without which it is not run: synapse-doctor plugin add FILE writes it",
@@ -106,6 +106,11 @@ func TestAMistakeIsToldWithItsLine(t *testing.T) {
 		"ignore:\n  - why: w\n":                                 ":2: what is ignored needs a code",
 		"ignore:\n  - {code: a/b, why: w, until: tomorrow}\n":   `:2: until must be a day such as 2027-03-01, not "tomorrow"`,
 		"defaults:\n  --skip: port\n":                           `:2: "--skip" is no option`,
+		"thresholds:\n  sequence: 1\n":                          `:2: "sequence" is no threshold`,
+		"thresholds:\n  a/b: x\n":                               ":2: a/b must be a number",
+		"thresholds:\n  a/b: .nan\n":                            ":2: a/b must be a number",
+		"thresholds:\n  a/b: '1'\n":                             ":2: a/b must be a number",
+		"thresholds:\n  a/b: 1\n  a/b: 2\n":                     `:3: "a/b" is there twice`,
 		"defaults:\n  skip: {}\n":                               ":2: skip must be a word or a text",
 		"plugins: {\n":                                          "it is not YAML",
 		"plugins: {}\n---\nplugins: {}\n":                       "it has more than one YAML document",

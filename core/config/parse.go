@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -23,9 +24,10 @@ func (c *Config) parse(path string, data []byte) error {
 		return err
 	}
 	return p.mapping(root, "the file", map[string]func(*yaml.Node) error{
-		"plugins":  func(n *yaml.Node) error { return p.plugins(n, c) },
-		"ignore":   func(n *yaml.Node) error { return p.ignore(n, c) },
-		"defaults": func(n *yaml.Node) error { return p.defaults(n, c) },
+		"plugins":    func(n *yaml.Node) error { return p.plugins(n, c) },
+		"ignore":     func(n *yaml.Node) error { return p.ignore(n, c) },
+		"defaults":   func(n *yaml.Node) error { return p.defaults(n, c) },
+		"thresholds": func(n *yaml.Node) error { return p.thresholds(n, c) },
 	})
 }
 
@@ -285,6 +287,22 @@ func (p parser) defaults(n *yaml.Node, c *Config) error {
 		}
 		c.Defaults = slices.DeleteFunc(c.Defaults, func(old Default) bool { return old.Option == d.Option })
 		c.Defaults = append(c.Defaults, d)
+		return nil
+	})
+}
+
+func (p parser) thresholds(n *yaml.Node, c *Config) error {
+	return p.entries(n, "thresholds", func(key, value *yaml.Node) error {
+		t := Threshold{Where: p.where(key), ID: key.Value}
+		if !code.MatchString(t.ID) {
+			return p.fail(key, "%q is no threshold, such as keepalives/slowest: synapse-doctor list -v shows them", t.ID)
+		}
+		number := value.Kind == yaml.ScalarNode && (value.Tag == "!!int" || value.Tag == "!!float")
+		if !number || value.Decode(&t.Value) != nil || math.IsNaN(t.Value) || math.IsInf(t.Value, 0) {
+			return p.fail(value, "%s must be a number", t.ID)
+		}
+		c.Thresholds = slices.DeleteFunc(c.Thresholds, func(old Threshold) bool { return old.ID == t.ID })
+		c.Thresholds = append(c.Thresholds, t)
 		return nil
 	})
 }

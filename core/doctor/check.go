@@ -15,6 +15,9 @@ type Check struct {
 	Needs Needs  // what must be there before Run is called
 	Codes []Code // every code that Run may report, in the order of documentation
 
+	// Thresholds are the numbers that [Target.Threshold] may be asked for.
+	Thresholds []Threshold
+
 	// Run examines t and reports each fault as soon as it is known. It only reads.
 	// An error makes the check's status unknown and keeps what was found so far; [Skip] makes it skipped.
 	Run func(ctx context.Context, t *Target, r Reporter) error
@@ -85,6 +88,8 @@ type Reporter interface {
 	// Covered says, in one line, how much of what there was has been examined. The last call counts. What was left out for
 	// another reason than the administrator's own is an error of Run as well.
 	Covered(text string)
+	// Measure tells a number that was taken. The same one, by its key, may be told once.
+	Measure(Measure)
 }
 
 // Progress is how far something long has come.

@@ -29,7 +29,7 @@ func (l *Local) Close() error { return nil }
 func (l *Local) Describe(context.Context) (Description, error) {
 	d := Description{Name: l.PluginName, Version: l.Version}
 	for _, c := range l.Checks {
-		info := CheckInfo{ID: c.ID, Title: c.Title, Why: c.Why, Needs: c.Needs, Codes: c.Codes, Plans: c.Plan != nil, Changes: c.Changes}
+		info := CheckInfo{ID: c.ID, Title: c.Title, Why: c.Why, Needs: c.Needs, Codes: c.Codes, Thresholds: c.Thresholds, Plans: c.Plan != nil, Changes: c.Changes}
 		for name := range c.Operations {
 			info.Operations = append(info.Operations, name)
 		}
@@ -181,6 +181,19 @@ func (r *reporter) Covered(text string) {
 	if !r.closed {
 		r.coverage = text
 	}
+}
+
+func (r *reporter) Measure(m Measure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	m.Check = r.check
+	if m.Database == "" && len(r.target.Databases) == 1 {
+		m.Database = r.target.Databases[0].Label
+	}
+	r.events.Measured(r.check, m)
 }
 
 func (l *Local) Plan(ctx context.Context, req PlanRequest) (plans []Plan, err error) {

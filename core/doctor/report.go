@@ -10,6 +10,7 @@ type Report struct {
 	Target        TargetInfo
 	Plugins       []PluginInfo  // builtin first, then by name
 	Checks        []CheckResult // in the order of the plugins and their descriptions
+	Earlier       Earlier       // what the measures are compared with
 }
 
 // TargetInfo is what a report says of the target.
@@ -49,6 +50,7 @@ type CheckResult struct {
 	Coverage string // how much was examined, in one line; empty when that goes without saying
 	Duration time.Duration
 	Findings []Finding // worst first, then by code, database and object
+	Measures []Measure // in the order in which they were told
 	// NeedFailed: skipped because a need failed, and not because it does not apply.
 	NeedFailed bool
 }

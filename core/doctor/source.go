@@ -38,6 +38,7 @@ type CheckInfo struct {
 	Why        string
 	Needs      Needs
 	Codes      []Code
+	Thresholds []Threshold
 	Plans      bool     // it has a Plan
 	Operations []string // names, sorted
 	Changes    Effects  // all that its plans may change, where a third party declares it
@@ -55,6 +56,8 @@ type Events interface {
 	// Found passes on one finding. An error says that no more are wanted, and ends the run.
 	Found(check string, f Finding) error
 	Progress(check string, p Progress)
+	// Measured passes on one number.
+	Measured(check string, m Measure)
 	// Done ends a check; it is called once for each.
 	Done(check string, o Outcome) error
 }

@@ -44,6 +44,20 @@ type Target struct {
 	SynapseCommand string
 	// Applying: a fix is about to be applied. What its operation looks at anyway need not be looked at before.
 	Applying bool
+
+	Machine Machine // of the database server, as far as the administrator has told
+	// Thresholds are those that the administrator has set, by their id; see [Target.Threshold].
+	Thresholds map[string]float64
+	// Earlier is what the last recorded run, or the one that --since names, has measured.
+	Earlier Earlier
+}
+
+// Threshold is the value of a threshold that the check has declared: the administrator's, or its default.
+func (t *Target) Threshold(of Threshold) float64 {
+	if v, ok := t.Thresholds[of.ID]; ok {
+		return v
+	}
+	return of.Default
 }
 
 // Main is the database that holds the main data store: the only one of nearly every homeserver. Nil when there is none.
@@ -122,6 +136,7 @@ func (t *Target) copied() *Target {
 		RunID: t.RunID, ServerName: t.ServerName, ConfigFiles: t.ConfigFiles, Deep: t.Deep, DeepBudget: t.DeepBudget,
 		HBAFile: t.HBAFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword, SourceEncoding: t.SourceEncoding,
 		PostgresConfig: t.PostgresConfig, SkipTables: t.SkipTables, SynapseCommand: t.SynapseCommand, Applying: t.Applying,
+		Machine: t.Machine, Thresholds: t.Thresholds, Earlier: t.Earlier,
 	}
 }
 

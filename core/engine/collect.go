@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ const (
 	maxFindings = 1000
 	maxLine     = 2_000  // bytes of a one-line text
 	maxText     = 20_000 // bytes of a remedy
+	maxMeasures = 1000
 )
 
 // collector receives what a source says while it runs checks, and believes none of it unseen.
@@ -31,6 +33,8 @@ type collected struct {
 	selected
 	findings []doctor.Finding
 	seen     map[doctor.FindingKey]bool
+	measures []doctor.Measure
+	measured map[doctor.MeasureKey]bool
 	outcome  *doctor.Outcome // nil until done
 	fault    string          // what the plugin did that it must not
 }
@@ -38,7 +42,7 @@ type collected struct {
 func (e *Engine) newCollector(checks []selected) *collector {
 	c := &collector{engine: e, checks: map[string]*collected{}}
 	for _, s := range checks {
-		c.checks[s.info.ID] = &collected{selected: s, seen: map[doctor.FindingKey]bool{}}
+		c.checks[s.info.ID] = &collected{selected: s, seen: map[doctor.FindingKey]bool{}, measured: map[doctor.MeasureKey]bool{}}
 	}
 	return c
 }
@@ -120,6 +124,31 @@ func (c *collector) Progress(check string, p doctor.Progress) {
 	c.engine.Progress(check, p)
 }
 
+func (c *collector) Measured(check string, m doctor.Measure) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got, ok := c.checks[check]
+	if !ok || got.outcome != nil || got.fault != "" {
+		return
+	}
+	line := func(s string) string { return cut(c.engine.clean(s), maxLine) }
+	m = doctor.Measure{Check: got.info.ID, Database: m.Database, Object: doctor.Object{Kind: line(m.Object.Kind), Name: line(m.Object.Name)},
+		Name: line(m.Name), Value: m.Value, Unit: line(m.Unit)}
+	switch {
+	case m.Database != "" && c.engine.Target.Database(m.Database) == nil:
+		got.fault = fmt.Sprintf("it measured %s of a database %q that is not configured", m.Name, doctor.Clean(m.Database))
+	case math.IsNaN(m.Value) || math.IsInf(m.Value, 0):
+		got.fault = fmt.Sprintf("it measured %s of %q, which is not a number", m.Name, m.Object.Name)
+	case got.measured[m.Key()]:
+		got.fault = fmt.Sprintf("it measured %s twice for the same object %q", m.Name, m.Object.Name)
+	case len(got.measures) >= maxMeasures:
+		got.fault = fmt.Sprintf("it told more than %d measures", maxMeasures)
+	default:
+		got.measured[m.Key()] = true
+		got.measures = append(got.measures, m)
+	}
+}
+
 func (c *collector) Done(check string, o doctor.Outcome) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,6 +182,7 @@ func (c *collector) forget(check string) {
 	defer c.mu.Unlock()
 	got := c.checks[check]
 	got.findings, got.fault, got.seen = nil, "", map[doctor.FindingKey]bool{}
+	got.measures, got.measured = nil, map[doctor.MeasureKey]bool{}
 }
 
 // result is a check's part of the report; err is why the source stopped, where it has.
@@ -160,7 +190,7 @@ func (c *collector) result(check string, err error) doctor.CheckResult {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	got := c.checks[check]
-	r := doctor.CheckResult{ID: got.info.ID, Title: c.engine.clean(got.info.Title), Findings: got.findings}
+	r := doctor.CheckResult{ID: got.info.ID, Title: c.engine.clean(got.info.Title), Findings: got.findings, Measures: got.measures}
 	switch {
 	case got.outcome == nil && err != nil:
 		r.Status, r.Reason = doctor.StatusUnknown, c.engine.reason(err)

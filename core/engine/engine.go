@@ -35,6 +35,8 @@ type Options struct {
 	SourceOf func(check string) doctor.Source
 	// Ignored says which findings the administrator lives with; nil for all others.
 	Ignored func(doctor.Finding) *doctor.Ignored
+	// Accept is shown what the sources have, before any check runs; its error ends the run. Nil: anything is fine.
+	Accept func([]doctor.CheckInfo) error
 	// Notice is told what the administrator ought to know beside the report, in one sentence.
 	Notice func(string)
 	// Trace is told of every point at which a killed doctor would leave something to settle. Nil outside tests.
@@ -65,6 +67,9 @@ func New(o Options) *Engine {
 	}
 	if o.Ignored == nil {
 		o.Ignored = func(doctor.Finding) *doctor.Ignored { return nil }
+	}
+	if o.Accept == nil {
+		o.Accept = func([]doctor.CheckInfo) error { return nil }
 	}
 	if o.SourceOf == nil {
 		o.SourceOf = func(string) doctor.Source { return nil }
@@ -170,13 +175,17 @@ func (e *Engine) limit(ctx context.Context) (context.Context, context.CancelFunc
 // Catalogue lists every check of every source that could be asked, for list and explain.
 func (e *Engine) Catalogue(ctx context.Context) ([]doctor.PluginInfo, []doctor.CheckInfo) {
 	e.describe(ctx)
+	return e.plugins(), e.checkInfos()
+}
+
+func (e *Engine) checkInfos() []doctor.CheckInfo {
 	var checks []doctor.CheckInfo
 	for _, d := range e.described {
 		if d.err == nil {
 			checks = append(checks, d.Checks...)
 		}
 	}
-	return e.plugins(), checks
+	return checks
 }
 
 func (e *Engine) plugins() []doctor.PluginInfo {

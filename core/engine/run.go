@@ -25,6 +25,9 @@ func (e *Engine) check(ctx context.Context, sel Selection) (*doctor.Report, erro
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
+	if err := e.Accept(e.checkInfos()); err != nil {
+		return nil, err
+	}
 	checks, err := e.selectChecks(sel)
 	if err != nil {
 		return nil, err

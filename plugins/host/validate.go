@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"unicode/utf8"
 
@@ -15,7 +16,7 @@ const (
 	maxTitle  = 60 // characters, as doctor.Check says
 	maxWhy    = 1000
 	maxChecks = 200
-	maxCodes  = 200 // for each check
+	maxCodes  = 200 // for each check, and as many thresholds
 )
 
 // ValidateDescription says everything that is wrong with what a plugin says of itself: ids that are not unique or not
@@ -78,6 +79,7 @@ func ValidateDescription(d doctor.Description) error {
 				add("code %q has no severity", code.ID)
 			}
 		}
+		validateThresholds(c, add)
 		operations := map[string]bool{}
 		for _, name := range c.Operations {
 			if !validID(name) || operations[name] {
@@ -87,6 +89,26 @@ func ValidateDescription(d doctor.Description) error {
 		}
 	}
 	return errors.Join(wrong...)
+}
+
+func validateThresholds(c doctor.CheckInfo, add func(format string, args ...any)) {
+	if len(c.Thresholds) > maxCodes {
+		add("check %q has %d thresholds; at most %d are possible", c.ID, len(c.Thresholds), maxCodes)
+		return
+	}
+	seen := map[string]bool{}
+	for _, t := range c.Thresholds {
+		check, name, _ := strings.Cut(t.ID, "/")
+		switch {
+		case check != c.ID || !validID(name) || seen[t.ID]:
+			add("check %q: its threshold %q is there twice or not %s/kebab-name", c.ID, clip(t.ID), c.ID)
+		case strings.TrimSpace(t.Title) == "" || doctor.Clean(t.Title+t.Unit) != t.Title+t.Unit:
+			add("check %q: its threshold %q has no title, or control characters", c.ID, t.ID)
+		case t.Allows(t.Default) != nil || math.IsInf(t.Min, 0) || math.IsInf(t.Max, 0):
+			add("check %q: its threshold %q has no finite range with its default in it", c.ID, t.ID)
+		}
+		seen[t.ID] = true
+	}
 }
 
 // validID reports whether s is lower-case words of letters and digits, joined by single hyphens.

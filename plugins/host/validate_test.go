@@ -13,6 +13,7 @@ func TestValidateDescription(t *testing.T) {
 		return doctor.Description{Name: "acme", Version: "1.2", Checks: []doctor.CheckInfo{{
 			ID: "acme-rooms", Title: "Rooms have names", Why: "They are hard to find.", Needs: doctor.NeedsSynapse,
 			Codes:      []doctor.Code{{ID: "acme-rooms/no-name", Title: "a room has no name", Severity: doctor.Info}},
+			Thresholds: []doctor.Threshold{{ID: "acme-rooms/many", Title: "how many are many", Default: 5, Max: 10}},
 			Operations: []string{"rename"},
 		}}}
 	}
@@ -33,7 +34,10 @@ func TestValidateDescription(t *testing.T) {
 		"is another check's":                func(_ *doctor.Description, c *doctor.CheckInfo) { c.Codes[0].ID = "sequence/behind" },
 		`code "acme-rooms/no-name" is th`:   func(_ *doctor.Description, c *doctor.CheckInfo) { c.Codes = append(c.Codes, c.Codes[0]) },
 		"has no severity":                   func(_ *doctor.Description, c *doctor.CheckInfo) { c.Codes[0].Severity = 0 },
-		`its operation "rename" is there`:   func(_ *doctor.Description, c *doctor.CheckInfo) { c.Operations = append(c.Operations, "rename") },
+		`its threshold "many" is there twice or not acme-rooms/kebab-name`: func(_ *doctor.Description, c *doctor.CheckInfo) { c.Thresholds[0].ID = "many" },
+		`its threshold "sequence/many"`:                                    func(_ *doctor.Description, c *doctor.CheckInfo) { c.Thresholds[0].ID = "sequence/many" },
+		"no finite range with its default":                                 func(_ *doctor.Description, c *doctor.CheckInfo) { c.Thresholds[0].Max = 4 },
+		`its operation "rename" is there`:                                  func(_ *doctor.Description, c *doctor.CheckInfo) { c.Operations = append(c.Operations, "rename") },
 	} {
 		d := sound()
 		spoil(&d, &d.Checks[0])

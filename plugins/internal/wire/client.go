@@ -104,6 +104,11 @@ func (c *Client) event(msg *doctorv1.CheckResponse, running map[string]bool, eve
 	case *doctorv1.CheckResponse_Progress:
 		events.Progress(id, progressFrom(e.Progress))
 		return nil
+	case *doctorv1.CheckResponse_Measured:
+		m := measureFrom(e.Measured)
+		m.Check = id
+		events.Measured(id, m)
+		return nil
 	case *doctorv1.CheckResponse_Done:
 		o, err := outcomeFrom(e.Done)
 		if err != nil {

@@ -37,7 +37,7 @@ func checkTo(c doctor.CheckInfo) (*doctorv1.CheckInfo, error) {
 	}
 	return &doctorv1.CheckInfo{
 		Id: c.ID, Title: c.Title, Why: c.Why, Needs: needs, Codes: codes, Plans: c.Plans, Operations: c.Operations,
-		Changes: effectsTo(c.Changes),
+		Changes: effectsTo(c.Changes), Thresholds: thresholdsTo(c.Thresholds),
 	}, nil
 }
 
@@ -55,7 +55,7 @@ func checkFrom(c *doctorv1.CheckInfo) (doctor.CheckInfo, error) {
 	}
 	return doctor.CheckInfo{
 		ID: c.Id, Title: c.Title, Why: c.Why, Needs: needs, Codes: codes, Plans: c.Plans, Operations: c.Operations,
-		Changes: effectsFrom(c.Changes),
+		Changes: effectsFrom(c.Changes), Thresholds: thresholdsFrom(c.Thresholds),
 	}, nil
 }
 

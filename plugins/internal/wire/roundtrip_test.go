@@ -62,6 +62,14 @@ func (r filler) fill(v reflect.Value) {
 	case doctor.Finding:
 		r.fields(v)
 		v.FieldByName("Ignored").SetZero() // the host's administrator decides it
+	case doctor.Earlier:
+		var measures []doctor.Measure
+		r.fill(reflect.ValueOf(&measures).Elem())
+		v.Set(reflect.ValueOf(doctor.NewEarlier(measures)))
+	case doctor.Machine:
+		v.Set(reflect.ValueOf(doctor.Machine{Memory: r.Int64(), CPUs: r.IntN(1000), Disk: pick(r, doctor.DiskUnknown, doctor.DiskSSD, doctor.DiskHDD)}))
+	case time.Time:
+		v.Set(reflect.ValueOf(pick(r, time.Time{}, time.Unix(r.Int64N(1<<40)+1, 0))))
 	case doctor.Outcome:
 		r.fields(v)
 		v.FieldByName("Reason").SetString("because")
@@ -97,6 +105,8 @@ func (r filler) kind(v reflect.Value) {
 		v.SetString(pick(r, words4...))
 	case reflect.Bool:
 		v.SetBool(r.IntN(2) == 0)
+	case reflect.Float64:
+		v.SetFloat(pick(r, 0, -1.5, math.MaxFloat64, r.Float64()))
 	case reflect.Int64:
 		v.SetInt(r.Int64())
 	case reflect.Int:
@@ -121,7 +131,9 @@ func (r filler) kind(v reflect.Value) {
 		if n := r.IntN(4); n > 0 {
 			v.Set(reflect.MakeMap(v.Type()))
 			for i := range n {
-				v.SetMapIndex(reflect.ValueOf(fmt.Sprint("key ", i)), reflect.ValueOf(pick(r, words4...)))
+				e := reflect.New(v.Type().Elem()).Elem()
+				r.fill(e)
+				v.SetMapIndex(reflect.ValueOf(fmt.Sprint("key ", i)), e)
 			}
 		}
 	default:
@@ -171,6 +183,10 @@ func TestNothingIsLostOnTheWay(t *testing.T) {
 			})
 	})
 	t.Run("finding", func(t *testing.T) { roundTrip(t, FindingTo, FindingFrom) })
+	t.Run("measure", func(t *testing.T) {
+		roundTrip(t, func(m doctor.Measure) (*doctorv1.Measure, error) { return measureTo(m), nil },
+			func(m *doctorv1.Measure) (doctor.Measure, error) { return measureFrom(m), nil })
+	})
 	t.Run("plan", func(t *testing.T) { roundTrip(t, PlanTo, PlanFrom) })
 	t.Run("description", func(t *testing.T) { roundTrip(t, DescriptionTo, DescriptionFrom) })
 	t.Run("outcome", func(t *testing.T) { roundTrip(t, outcomeTo, outcomeFrom) })

@@ -106,6 +106,19 @@ func (e *serverEvents) Progress(check string, p doctor.Progress) {
 	_ = e.stream.Send(&doctorv1.CheckResponse{Check: check, Event: &doctorv1.CheckResponse_Progress{Progress: progressTo(p)}})
 }
 
+func (e *serverEvents) Measured(check string, m doctor.Measure) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	msg := &doctorv1.CheckResponse{Check: check, Event: &doctorv1.CheckResponse_Measured{Measured: measureTo(m)}}
+	if err := sendable(msg); err != nil {
+		if e.refused[check] == nil {
+			e.refused[check] = fmt.Errorf("the measure %s could not be reported: %w", words(m.Name), err)
+		}
+		return
+	}
+	_ = e.stream.Send(msg) // Done says why
+}
+
 func (e *serverEvents) Done(check string, o doctor.Outcome) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

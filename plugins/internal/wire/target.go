@@ -60,6 +60,7 @@ func TargetTo(t *doctor.Target) (*doctorv1.Target, error) {
 		DeepBudget: durationTo(t.DeepBudget), SourceEncoding: t.SourceEncoding,
 		PostgresConfig: t.PostgresConfig, SkipTables: t.SkipTables, SynapseCommand: t.SynapseCommand, Applying: t.Applying,
 	}
+	out.Machine, out.Thresholds, out.Earlier = machineTo(t.Machine), maps.Clone(t.Thresholds), earlierTo(t.Earlier)
 	var err error
 	if out.Databases, err = each(t.Databases, databaseTo); err != nil {
 		return nil, err
@@ -85,7 +86,11 @@ func TargetFrom(t *doctorv1.Target) (*doctor.Target, error) {
 		HBAFile: t.HbaFile, SynapsePython: t.SynapsePython, SetPassword: t.SetPassword, SourceEncoding: t.SourceEncoding,
 		PostgresConfig: t.PostgresConfig, SkipTables: t.SkipTables, SynapseCommand: t.SynapseCommand, Applying: t.Applying,
 	}
+	out.Thresholds, out.Earlier = maps.Clone(t.Thresholds), earlierFrom(t.Earlier)
 	var err error
+	if out.Machine, err = machineFrom(t.Machine); err != nil {
+		return nil, err
+	}
 	if out.DeepBudget, err = durationFrom(t.DeepBudget); err != nil {
 		return nil, err
 	}

@@ -507,18 +507,21 @@ type Target struct {
 	ConfigFiles    []string               `protobuf:"bytes,3,rep,name=config_files,json=configFiles,proto3" json:"config_files,omitempty"` // in the order in which Synapse merges them
 	Databases      []*Database            `protobuf:"bytes,4,rep,name=databases,proto3" json:"databases,omitempty"`
 	Replicas       []*Database            `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	Admin          *Database              `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`                                          // the administrator's connection; absent when there is none
-	Deep           bool                   `protobuf:"varint,7,opt,name=deep,proto3" json:"deep,omitempty"`                                           // data may be read at length
-	Writable       bool                   `protobuf:"varint,8,opt,name=writable,proto3" json:"writable,omitempty"`                                   // true only in Execute
-	HbaFile        string                 `protobuf:"bytes,9,opt,name=hba_file,json=hbaFile,proto3" json:"hba_file,omitempty"`                       // pg_hba.conf as the host's machine sees it, when the administrator named it
-	SynapsePython  string                 `protobuf:"bytes,10,opt,name=synapse_python,json=synapsePython,proto3" json:"synapse_python,omitempty"`    // the Python that runs Synapse, when the administrator named it
-	SetPassword    bool                   `protobuf:"varint,11,opt,name=set_password,json=setPassword,proto3" json:"set_password,omitempty"`         // a password may be made where none is configured
-	DeepBudget     *durationpb.Duration   `protobuf:"bytes,12,opt,name=deep_budget,json=deepBudget,proto3" json:"deep_budget,omitempty"`             // how long deep may read; absent: as long as it takes
-	SourceEncoding string                 `protobuf:"bytes,13,opt,name=source_encoding,json=sourceEncoding,proto3" json:"source_encoding,omitempty"` // what the bytes of a database that is not in UTF8 are taken to be
-	PostgresConfig string                 `protobuf:"bytes,14,opt,name=postgres_config,json=postgresConfig,proto3" json:"postgres_config,omitempty"` // the file whose database section a SQLite homeserver is moved to
-	SkipTables     []string               `protobuf:"bytes,15,rep,name=skip_tables,json=skipTables,proto3" json:"skip_tables,omitempty"`             // tables of the SQLite file that need not be moved
-	SynapseCommand string                 `protobuf:"bytes,16,opt,name=synapse_command,json=synapseCommand,proto3" json:"synapse_command,omitempty"` // what runs a program of Synapse's, when the administrator named it
-	Applying       bool                   `protobuf:"varint,17,opt,name=applying,proto3" json:"applying,omitempty"`                                  // a fix is about to be applied; what its operation looks at anyway need not be looked at before
+	Admin          *Database              `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`                                                                                        // the administrator's connection; absent when there is none
+	Deep           bool                   `protobuf:"varint,7,opt,name=deep,proto3" json:"deep,omitempty"`                                                                                         // data may be read at length
+	Writable       bool                   `protobuf:"varint,8,opt,name=writable,proto3" json:"writable,omitempty"`                                                                                 // true only in Execute
+	HbaFile        string                 `protobuf:"bytes,9,opt,name=hba_file,json=hbaFile,proto3" json:"hba_file,omitempty"`                                                                     // pg_hba.conf as the host's machine sees it, when the administrator named it
+	SynapsePython  string                 `protobuf:"bytes,10,opt,name=synapse_python,json=synapsePython,proto3" json:"synapse_python,omitempty"`                                                  // the Python that runs Synapse, when the administrator named it
+	SetPassword    bool                   `protobuf:"varint,11,opt,name=set_password,json=setPassword,proto3" json:"set_password,omitempty"`                                                       // a password may be made where none is configured
+	DeepBudget     *durationpb.Duration   `protobuf:"bytes,12,opt,name=deep_budget,json=deepBudget,proto3" json:"deep_budget,omitempty"`                                                           // how long deep may read; absent: as long as it takes
+	SourceEncoding string                 `protobuf:"bytes,13,opt,name=source_encoding,json=sourceEncoding,proto3" json:"source_encoding,omitempty"`                                               // what the bytes of a database that is not in UTF8 are taken to be
+	PostgresConfig string                 `protobuf:"bytes,14,opt,name=postgres_config,json=postgresConfig,proto3" json:"postgres_config,omitempty"`                                               // the file whose database section a SQLite homeserver is moved to
+	SkipTables     []string               `protobuf:"bytes,15,rep,name=skip_tables,json=skipTables,proto3" json:"skip_tables,omitempty"`                                                           // tables of the SQLite file that need not be moved
+	SynapseCommand string                 `protobuf:"bytes,16,opt,name=synapse_command,json=synapseCommand,proto3" json:"synapse_command,omitempty"`                                               // what runs a program of Synapse's, when the administrator named it
+	Applying       bool                   `protobuf:"varint,17,opt,name=applying,proto3" json:"applying,omitempty"`                                                                                // a fix is about to be applied; what its operation looks at anyway need not be looked at before
+	Machine        *Machine               `protobuf:"bytes,18,opt,name=machine,proto3" json:"machine,omitempty"`                                                                                   // the database server's, as far as the administrator has told
+	Thresholds     map[string]float64     `protobuf:"bytes,19,rep,name=thresholds,proto3" json:"thresholds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // those that the administrator has set, by their id; the others have their defaults
+	Earlier        []*Measure             `protobuf:"bytes,20,rep,name=earlier,proto3" json:"earlier,omitempty"`                                                                                   // what the plugin's checks have measured in an earlier run
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -672,6 +675,181 @@ func (x *Target) GetApplying() bool {
 	return false
 }
 
+func (x *Target) GetMachine() *Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
+func (x *Target) GetThresholds() map[string]float64 {
+	if x != nil {
+		return x.Thresholds
+	}
+	return nil
+}
+
+func (x *Target) GetEarlier() []*Measure {
+	if x != nil {
+		return x.Earlier
+	}
+	return nil
+}
+
+// Machine is what the administrator says of the database server's machine.
+type Machine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Memory        int64                  `protobuf:"varint,1,opt,name=memory,proto3" json:"memory,omitempty"` // bytes; 0 when not given
+	Cpus          int64                  `protobuf:"varint,2,opt,name=cpus,proto3" json:"cpus,omitempty"`     // 0 when not given
+	Disk          string                 `protobuf:"bytes,3,opt,name=disk,proto3" json:"disk,omitempty"`      // ssd, hdd, or empty when not given
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Machine) Reset() {
+	*x = Machine{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Machine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Machine) ProtoMessage() {}
+
+func (x *Machine) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Machine.ProtoReflect.Descriptor instead.
+func (*Machine) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Machine) GetMemory() int64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Machine) GetCpus() int64 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *Machine) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
+}
+
+// Measure is a number that a check took, so that runs can be compared.
+type Measure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Database      string                 `protobuf:"bytes,1,opt,name=database,proto3" json:"database,omitempty"` // label; empty when it concerns none
+	Object        *Object                `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`     // what was measured
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`         // lower-case words joined by hyphens: size, dead-rows
+	Value         float64                `protobuf:"fixed64,4,opt,name=value,proto3" json:"value,omitempty"`     // finite
+	Unit          string                 `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`         // bytes, rows, percent, seconds, transactions; empty for a mere number
+	Check         string                 `protobuf:"bytes,6,opt,name=check,proto3" json:"check,omitempty"`       // whose it is; filled in by the host
+	At            int64                  `protobuf:"varint,7,opt,name=at,proto3" json:"at,omitempty"`            // when an earlier run took it, in seconds since 1970-01-01 UTC; 0 for one that has just been taken
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Measure) Reset() {
+	*x = Measure{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Measure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Measure) ProtoMessage() {}
+
+func (x *Measure) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Measure.ProtoReflect.Descriptor instead.
+func (*Measure) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Measure) GetDatabase() string {
+	if x != nil {
+		return x.Database
+	}
+	return ""
+}
+
+func (x *Measure) GetObject() *Object {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *Measure) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Measure) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Measure) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Measure) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Measure) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
 // Database is one entry of the configuration's database or databases section.
 type Database struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -691,7 +869,7 @@ type Database struct {
 
 func (x *Database) Reset() {
 	*x = Database{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[1]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +881,7 @@ func (x *Database) String() string {
 func (*Database) ProtoMessage() {}
 
 func (x *Database) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[1]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +894,7 @@ func (x *Database) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Database.ProtoReflect.Descriptor instead.
 func (*Database) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{1}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Database) GetLabel() string {
@@ -800,7 +978,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[2]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +990,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[2]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1003,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{2}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Settings) GetValues() map[string]string {
@@ -846,7 +1024,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[3]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1036,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[3]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1049,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{3}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Object) GetKind() string {
@@ -907,7 +1085,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[4]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1097,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[4]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1110,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{4}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Finding) GetCode() string {
@@ -1017,7 +1195,7 @@ type FindingKey struct {
 
 func (x *FindingKey) Reset() {
 	*x = FindingKey{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[5]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1207,7 @@ func (x *FindingKey) String() string {
 func (*FindingKey) ProtoMessage() {}
 
 func (x *FindingKey) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[5]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1220,7 @@ func (x *FindingKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindingKey.ProtoReflect.Descriptor instead.
 func (*FindingKey) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{5}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FindingKey) GetCode() string {
@@ -1082,7 +1260,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[6]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1272,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[6]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1285,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{6}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Progress) GetText() string {
@@ -1171,7 +1349,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[7]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1361,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[7]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1374,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{7}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Part) GetName() string {
@@ -1243,7 +1421,7 @@ type PlannedFix struct {
 
 func (x *PlannedFix) Reset() {
 	*x = PlannedFix{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[8]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1433,7 @@ func (x *PlannedFix) String() string {
 func (*PlannedFix) ProtoMessage() {}
 
 func (x *PlannedFix) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[8]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1446,7 @@ func (x *PlannedFix) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedFix.ProtoReflect.Descriptor instead.
 func (*PlannedFix) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{8}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PlannedFix) GetId() string {
@@ -1387,7 +1565,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[9]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1577,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[9]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1590,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{9}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Step) GetTitle() string {
@@ -1530,7 +1708,7 @@ type SqlStep struct {
 
 func (x *SqlStep) Reset() {
 	*x = SqlStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1720,7 @@ func (x *SqlStep) String() string {
 func (*SqlStep) ProtoMessage() {}
 
 func (x *SqlStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[10]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1733,7 @@ func (x *SqlStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SqlStep.ProtoReflect.Descriptor instead.
 func (*SqlStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{10}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SqlStep) GetDatabase() string {
@@ -1660,7 +1838,7 @@ type Verifier struct {
 
 func (x *Verifier) Reset() {
 	*x = Verifier{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1850,7 @@ func (x *Verifier) String() string {
 func (*Verifier) ProtoMessage() {}
 
 func (x *Verifier) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[11]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1863,7 @@ func (x *Verifier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verifier.ProtoReflect.Descriptor instead.
 func (*Verifier) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{11}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Verifier) GetPassword() string {
@@ -1714,7 +1892,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1904,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[12]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1917,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{12}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Guard) GetQuery() string {
@@ -1775,7 +1953,7 @@ type Save struct {
 
 func (x *Save) Reset() {
 	*x = Save{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1965,7 @@ func (x *Save) String() string {
 func (*Save) ProtoMessage() {}
 
 func (x *Save) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[13]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1978,7 @@ func (x *Save) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Save.ProtoReflect.Descriptor instead.
 func (*Save) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{13}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Save) GetTable() string {
@@ -1837,7 +2015,7 @@ type UndoSql struct {
 
 func (x *UndoSql) Reset() {
 	*x = UndoSql{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +2027,7 @@ func (x *UndoSql) String() string {
 func (*UndoSql) ProtoMessage() {}
 
 func (x *UndoSql) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[14]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +2040,7 @@ func (x *UndoSql) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndoSql.ProtoReflect.Descriptor instead.
 func (*UndoSql) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{14}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UndoSql) GetStatement() string {
@@ -1910,7 +2088,7 @@ type Value struct {
 
 func (x *Value) Reset() {
 	*x = Value{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2100,7 @@ func (x *Value) String() string {
 func (*Value) ProtoMessage() {}
 
 func (x *Value) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[15]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2113,7 @@ func (x *Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Value.ProtoReflect.Descriptor instead.
 func (*Value) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{15}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Value) GetKind() isValue_Kind {
@@ -2033,7 +2211,7 @@ type Null struct {
 
 func (x *Null) Reset() {
 	*x = Null{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2223,7 @@ func (x *Null) String() string {
 func (*Null) ProtoMessage() {}
 
 func (x *Null) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[16]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2236,7 @@ func (x *Null) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Null.ProtoReflect.Descriptor instead.
 func (*Null) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{16}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{18}
 }
 
 // EditFileStep replaces parts of a file and keeps every other byte, the owner, the mode and the target of a link.
@@ -2077,7 +2255,7 @@ type EditFileStep struct {
 
 func (x *EditFileStep) Reset() {
 	*x = EditFileStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2267,7 @@ func (x *EditFileStep) String() string {
 func (*EditFileStep) ProtoMessage() {}
 
 func (x *EditFileStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[17]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2280,7 @@ func (x *EditFileStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditFileStep.ProtoReflect.Descriptor instead.
 func (*EditFileStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{17}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EditFileStep) GetPath() string {
@@ -2165,7 +2343,7 @@ type ServerFile struct {
 
 func (x *ServerFile) Reset() {
 	*x = ServerFile{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2355,7 @@ func (x *ServerFile) String() string {
 func (*ServerFile) ProtoMessage() {}
 
 func (x *ServerFile) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[18]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2368,7 @@ func (x *ServerFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerFile.ProtoReflect.Descriptor instead.
 func (*ServerFile) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{18}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ServerFile) GetDataDir() string {
@@ -2219,7 +2397,7 @@ type Splice struct {
 
 func (x *Splice) Reset() {
 	*x = Splice{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2409,7 @@ func (x *Splice) String() string {
 func (*Splice) ProtoMessage() {}
 
 func (x *Splice) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[19]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2422,7 @@ func (x *Splice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Splice.ProtoReflect.Descriptor instead.
 func (*Splice) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{19}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Splice) GetOffset() int64 {
@@ -2281,7 +2459,7 @@ type ProbeStep struct {
 
 func (x *ProbeStep) Reset() {
 	*x = ProbeStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2471,7 @@ func (x *ProbeStep) String() string {
 func (*ProbeStep) ProtoMessage() {}
 
 func (x *ProbeStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[20]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2484,7 @@ func (x *ProbeStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeStep.ProtoReflect.Descriptor instead.
 func (*ProbeStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{20}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProbeStep) GetDatabase() string {
@@ -2350,7 +2528,7 @@ type Login struct {
 
 func (x *Login) Reset() {
 	*x = Login{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2362,7 +2540,7 @@ func (x *Login) String() string {
 func (*Login) ProtoMessage() {}
 
 func (x *Login) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[21]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2375,7 +2553,7 @@ func (x *Login) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Login.ProtoReflect.Descriptor instead.
 func (*Login) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{21}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Login) GetAddress() string {
@@ -2422,7 +2600,7 @@ type OperationStep struct {
 
 func (x *OperationStep) Reset() {
 	*x = OperationStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2612,7 @@ func (x *OperationStep) String() string {
 func (*OperationStep) ProtoMessage() {}
 
 func (x *OperationStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[22]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2625,7 @@ func (x *OperationStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationStep.ProtoReflect.Descriptor instead.
 func (*OperationStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{22}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OperationStep) GetName() string {
@@ -2512,7 +2690,7 @@ type Effects struct {
 
 func (x *Effects) Reset() {
 	*x = Effects{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2702,7 @@ func (x *Effects) String() string {
 func (*Effects) ProtoMessage() {}
 
 func (x *Effects) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[23]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2715,7 @@ func (x *Effects) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effects.ProtoReflect.Descriptor instead.
 func (*Effects) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{23}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Effects) GetDatabases() []string {
@@ -2571,7 +2749,7 @@ type ManualStep struct {
 
 func (x *ManualStep) Reset() {
 	*x = ManualStep{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2761,7 @@ func (x *ManualStep) String() string {
 func (*ManualStep) ProtoMessage() {}
 
 func (x *ManualStep) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[24]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2774,7 @@ func (x *ManualStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManualStep.ProtoReflect.Descriptor instead.
 func (*ManualStep) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{24}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ManualStep) GetText() string {
@@ -2616,7 +2794,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2806,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[25]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2819,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{25}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DescribeRequest) GetCapabilities() []string {
@@ -2664,7 +2842,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2676,7 +2854,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[26]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2689,7 +2867,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{26}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DescribeResponse) GetName() string {
@@ -2731,13 +2909,14 @@ type CheckInfo struct {
 	Plans         bool                   `protobuf:"varint,6,opt,name=plans,proto3" json:"plans,omitempty"`                            // Plan may have an answer to its findings
 	Operations    []string               `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"`                   // the names that its plans may use
 	Changes       *Effects               `protobuf:"bytes,8,opt,name=changes,proto3" json:"changes,omitempty"`                         // all that its plans may change; what goes beyond it is refused
+	Thresholds    []*Threshold           `protobuf:"bytes,9,rep,name=thresholds,proto3" json:"thresholds,omitempty"`                   // that the administrator may set
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckInfo) Reset() {
 	*x = CheckInfo{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +2928,7 @@ func (x *CheckInfo) String() string {
 func (*CheckInfo) ProtoMessage() {}
 
 func (x *CheckInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[27]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +2941,7 @@ func (x *CheckInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckInfo.ProtoReflect.Descriptor instead.
 func (*CheckInfo) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{27}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CheckInfo) GetId() string {
@@ -2821,6 +3000,98 @@ func (x *CheckInfo) GetChanges() *Effects {
 	return nil
 }
 
+func (x *CheckInfo) GetThresholds() []*Threshold {
+	if x != nil {
+		return x.Thresholds
+	}
+	return nil
+}
+
+// Threshold is a number from which on a check complains.
+type Threshold struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`             // check/kebab-name, stable for ever
+	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`       // what is compared with it, in a few words
+	Unit          string                 `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`         // rows, bytes, days, percent; empty for a mere number
+	Default       float64                `protobuf:"fixed64,4,opt,name=default,proto3" json:"default,omitempty"` // within min and max
+	Min           float64                `protobuf:"fixed64,5,opt,name=min,proto3" json:"min,omitempty"`
+	Max           float64                `protobuf:"fixed64,6,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Threshold) Reset() {
+	*x = Threshold{}
+	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Threshold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Threshold) ProtoMessage() {}
+
+func (x *Threshold) ProtoReflect() protoreflect.Message {
+	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Threshold.ProtoReflect.Descriptor instead.
+func (*Threshold) Descriptor() ([]byte, []int) {
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Threshold) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Threshold) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Threshold) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Threshold) GetDefault() float64 {
+	if x != nil {
+		return x.Default
+	}
+	return 0
+}
+
+func (x *Threshold) GetMin() float64 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *Threshold) GetMax() float64 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
 // Code is one fault that a check can find.
 type Code struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2833,7 +3104,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +3116,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[28]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3129,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{28}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Code) GetId() string {
@@ -2894,7 +3165,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +3177,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[29]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3190,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{29}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CheckRequest) GetTarget() *Target {
@@ -2952,6 +3223,7 @@ type CheckResponse struct {
 	//	*CheckResponse_Found
 	//	*CheckResponse_Progress
 	//	*CheckResponse_Done
+	//	*CheckResponse_Measured
 	Event         isCheckResponse_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2959,7 +3231,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2971,7 +3243,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[30]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2984,7 +3256,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{30}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CheckResponse) GetCheck() string {
@@ -3028,6 +3300,15 @@ func (x *CheckResponse) GetDone() *Done {
 	return nil
 }
 
+func (x *CheckResponse) GetMeasured() *Measure {
+	if x != nil {
+		if x, ok := x.Event.(*CheckResponse_Measured); ok {
+			return x.Measured
+		}
+	}
+	return nil
+}
+
 type isCheckResponse_Event interface {
 	isCheckResponse_Event()
 }
@@ -3044,11 +3325,17 @@ type CheckResponse_Done struct {
 	Done *Done `protobuf:"bytes,4,opt,name=done,proto3,oneof"` // the last event of the check
 }
 
+type CheckResponse_Measured struct {
+	Measured *Measure `protobuf:"bytes,5,opt,name=measured,proto3,oneof"`
+}
+
 func (*CheckResponse_Found) isCheckResponse_Event() {}
 
 func (*CheckResponse_Progress) isCheckResponse_Event() {}
 
 func (*CheckResponse_Done) isCheckResponse_Event() {}
+
+func (*CheckResponse_Measured) isCheckResponse_Event() {}
 
 // Done ends a check.
 type Done struct {
@@ -3064,7 +3351,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3363,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[31]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3376,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{31}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Done) GetStatus() Status {
@@ -3139,7 +3426,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3438,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[32]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3451,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{32}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PlanRequest) GetTarget() *Target {
@@ -3198,7 +3485,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3210,7 +3497,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[33]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3223,7 +3510,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{33}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PlanResponse) GetPlan() *PlannedFix {
@@ -3250,7 +3537,7 @@ type ExecuteRequest struct {
 
 func (x *ExecuteRequest) Reset() {
 	*x = ExecuteRequest{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +3549,7 @@ func (x *ExecuteRequest) String() string {
 func (*ExecuteRequest) ProtoMessage() {}
 
 func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[34]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +3562,7 @@ func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteRequest) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{34}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExecuteRequest) GetMessage() isExecuteRequest_Message {
@@ -3377,7 +3664,7 @@ type ExecuteStart struct {
 
 func (x *ExecuteStart) Reset() {
 	*x = ExecuteStart{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3676,7 @@ func (x *ExecuteStart) String() string {
 func (*ExecuteStart) ProtoMessage() {}
 
 func (x *ExecuteStart) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[35]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3689,7 @@ func (x *ExecuteStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteStart.ProtoReflect.Descriptor instead.
 func (*ExecuteStart) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{35}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExecuteStart) GetTarget() *Target {
@@ -3444,7 +3731,7 @@ type Saved struct {
 
 func (x *Saved) Reset() {
 	*x = Saved{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +3743,7 @@ func (x *Saved) String() string {
 func (*Saved) ProtoMessage() {}
 
 func (x *Saved) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[36]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +3756,7 @@ func (x *Saved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Saved.ProtoReflect.Descriptor instead.
 func (*Saved) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{36}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Saved) GetNumber() uint64 {
@@ -3495,7 +3782,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3507,7 +3794,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[37]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +3807,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{37}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{40}
 }
 
 // Stop asks an operation that stops to end at the next point from which it goes on; it answers with a Stopped detail.
@@ -3532,7 +3819,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3544,7 +3831,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[38]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3557,7 +3844,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{38}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{41}
 }
 
 // ExecuteResponse is what the plugin says during an operation.
@@ -3576,7 +3863,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3588,7 +3875,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[39]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3601,7 +3888,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{39}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExecuteResponse) GetMessage() isExecuteResponse_Message {
@@ -3687,7 +3974,7 @@ type SaveRows struct {
 
 func (x *SaveRows) Reset() {
 	*x = SaveRows{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3699,7 +3986,7 @@ func (x *SaveRows) String() string {
 func (*SaveRows) ProtoMessage() {}
 
 func (x *SaveRows) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[40]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3712,7 +3999,7 @@ func (x *SaveRows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveRows.ProtoReflect.Descriptor instead.
 func (*SaveRows) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{40}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SaveRows) GetNumber() uint64 {
@@ -3747,7 +4034,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3759,7 +4046,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[41]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3772,7 +4059,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{41}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Document) GetName() string {
@@ -3800,7 +4087,7 @@ type SavedRow struct {
 
 func (x *SavedRow) Reset() {
 	*x = SavedRow{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3812,7 +4099,7 @@ func (x *SavedRow) String() string {
 func (*SavedRow) ProtoMessage() {}
 
 func (x *SavedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[42]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3825,7 +4112,7 @@ func (x *SavedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SavedRow.ProtoReflect.Descriptor instead.
 func (*SavedRow) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{42}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SavedRow) GetTable() string {
@@ -3852,7 +4139,7 @@ type ReadRows struct {
 
 func (x *ReadRows) Reset() {
 	*x = ReadRows{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3864,7 +4151,7 @@ func (x *ReadRows) String() string {
 func (*ReadRows) ProtoMessage() {}
 
 func (x *ReadRows) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[43]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3877,7 +4164,7 @@ func (x *ReadRows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRows.ProtoReflect.Descriptor instead.
 func (*ReadRows) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{43}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReadRows) GetFirst() bool {
@@ -3899,7 +4186,7 @@ type Rows struct {
 
 func (x *Rows) Reset() {
 	*x = Rows{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3911,7 +4198,7 @@ func (x *Rows) String() string {
 func (*Rows) ProtoMessage() {}
 
 func (x *Rows) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[44]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3924,7 +4211,7 @@ func (x *Rows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rows.ProtoReflect.Descriptor instead.
 func (*Rows) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{44}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Rows) GetRows() []*SavedRow {
@@ -3958,7 +4245,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[45]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3970,7 +4257,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[45]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3983,7 +4270,7 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{45}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Skipped) GetReason() string {
@@ -4003,7 +4290,7 @@ type Unchanged struct {
 
 func (x *Unchanged) Reset() {
 	*x = Unchanged{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[46]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4015,7 +4302,7 @@ func (x *Unchanged) String() string {
 func (*Unchanged) ProtoMessage() {}
 
 func (x *Unchanged) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[46]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4028,7 +4315,7 @@ func (x *Unchanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unchanged.ProtoReflect.Descriptor instead.
 func (*Unchanged) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{46}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Unchanged) GetReason() string {
@@ -4048,7 +4335,7 @@ type Stopped struct {
 
 func (x *Stopped) Reset() {
 	*x = Stopped{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[47]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4347,7 @@ func (x *Stopped) String() string {
 func (*Stopped) ProtoMessage() {}
 
 func (x *Stopped) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[47]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4360,7 @@ func (x *Stopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stopped.ProtoReflect.Descriptor instead.
 func (*Stopped) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{47}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Stopped) GetHint() string {
@@ -4094,7 +4381,7 @@ type Panic struct {
 
 func (x *Panic) Reset() {
 	*x = Panic{}
-	mi := &file_doctor_v1_plugin_proto_msgTypes[48]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4393,7 @@ func (x *Panic) String() string {
 func (*Panic) ProtoMessage() {}
 
 func (x *Panic) ProtoReflect() protoreflect.Message {
-	mi := &file_doctor_v1_plugin_proto_msgTypes[48]
+	mi := &file_doctor_v1_plugin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +4406,7 @@ func (x *Panic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Panic.ProtoReflect.Descriptor instead.
 func (*Panic) Descriptor() ([]byte, []int) {
-	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{48}
+	return file_doctor_v1_plugin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Panic) GetValue() string {
@@ -4140,7 +4427,7 @@ var File_doctor_v1_plugin_proto protoreflect.FileDescriptor
 
 const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\n" +
-	"\x16doctor/v1/plugin.proto\x12\tdoctor.v1\x1a\x1egoogle/protobuf/duration.proto\"\xfb\x04\n" +
+	"\x16doctor/v1/plugin.proto\x12\tdoctor.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd9\x06\n" +
 	"\x06Target\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -4162,7 +4449,27 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\vskip_tables\x18\x0f \x03(\tR\n" +
 	"skipTables\x12'\n" +
 	"\x0fsynapse_command\x18\x10 \x01(\tR\x0esynapseCommand\x12\x1a\n" +
-	"\bapplying\x18\x11 \x01(\bR\bapplying\"\xc4\x02\n" +
+	"\bapplying\x18\x11 \x01(\bR\bapplying\x12,\n" +
+	"\amachine\x18\x12 \x01(\v2\x12.doctor.v1.MachineR\amachine\x12A\n" +
+	"\n" +
+	"thresholds\x18\x13 \x03(\v2!.doctor.v1.Target.ThresholdsEntryR\n" +
+	"thresholds\x12,\n" +
+	"\aearlier\x18\x14 \x03(\v2\x12.doctor.v1.MeasureR\aearlier\x1a=\n" +
+	"\x0fThresholdsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"I\n" +
+	"\aMachine\x12\x16\n" +
+	"\x06memory\x18\x01 \x01(\x03R\x06memory\x12\x12\n" +
+	"\x04cpus\x18\x02 \x01(\x03R\x04cpus\x12\x12\n" +
+	"\x04disk\x18\x03 \x01(\tR\x04disk\"\xb4\x01\n" +
+	"\aMeasure\x12\x1a\n" +
+	"\bdatabase\x18\x01 \x01(\tR\bdatabase\x12)\n" +
+	"\x06object\x18\x02 \x01(\v2\x11.doctor.v1.ObjectR\x06object\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\x01R\x05value\x12\x12\n" +
+	"\x04unit\x18\x05 \x01(\tR\x04unit\x12\x14\n" +
+	"\x05check\x18\x06 \x01(\tR\x05check\x12\x0e\n" +
+	"\x02at\x18\a \x01(\x03R\x02at\"\xc4\x02\n" +
 	"\bDatabase\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x12)\n" +
 	"\x06engine\x18\x02 \x01(\x0e2\x11.doctor.v1.EngineR\x06engine\x12\x1f\n" +
@@ -4337,7 +4644,7 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12,\n" +
 	"\x06checks\x18\x03 \x03(\v2\x14.doctor.v1.CheckInfoR\x06checks\x12\"\n" +
-	"\fcapabilities\x18\x04 \x03(\tR\fcapabilities\"\xf5\x01\n" +
+	"\fcapabilities\x18\x04 \x03(\tR\fcapabilities\"\xab\x02\n" +
 	"\tCheckInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x10\n" +
@@ -4348,7 +4655,17 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\a \x03(\tR\n" +
 	"operations\x12,\n" +
-	"\achanges\x18\b \x01(\v2\x12.doctor.v1.EffectsR\achanges\"]\n" +
+	"\achanges\x18\b \x01(\v2\x12.doctor.v1.EffectsR\achanges\x124\n" +
+	"\n" +
+	"thresholds\x18\t \x03(\v2\x14.doctor.v1.ThresholdR\n" +
+	"thresholds\"\x83\x01\n" +
+	"\tThreshold\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x12\n" +
+	"\x04unit\x18\x03 \x01(\tR\x04unit\x12\x18\n" +
+	"\adefault\x18\x04 \x01(\x01R\adefault\x12\x10\n" +
+	"\x03min\x18\x05 \x01(\x01R\x03min\x12\x10\n" +
+	"\x03max\x18\x06 \x01(\x01R\x03max\"]\n" +
 	"\x04Code\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12/\n" +
@@ -4356,12 +4673,13 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\fCheckRequest\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.doctor.v1.TargetR\x06target\x12\x16\n" +
 	"\x06checks\x18\x02 \x03(\tR\x06checks\x125\n" +
-	"\bdeadline\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"\xb4\x01\n" +
+	"\bdeadline\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"\xe6\x01\n" +
 	"\rCheckResponse\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12*\n" +
 	"\x05found\x18\x02 \x01(\v2\x12.doctor.v1.FindingH\x00R\x05found\x121\n" +
 	"\bprogress\x18\x03 \x01(\v2\x13.doctor.v1.ProgressH\x00R\bprogress\x12%\n" +
-	"\x04done\x18\x04 \x01(\v2\x0f.doctor.v1.DoneH\x00R\x04doneB\a\n" +
+	"\x04done\x18\x04 \x01(\v2\x0f.doctor.v1.DoneH\x00R\x04done\x120\n" +
+	"\bmeasured\x18\x05 \x01(\v2\x12.doctor.v1.MeasureH\x00R\bmeasuredB\a\n" +
 	"\x05event\"\xbd\x01\n" +
 	"\x04Done\x12)\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x11.doctor.v1.StatusR\x06status\x12\x16\n" +
@@ -4488,7 +4806,7 @@ func file_doctor_v1_plugin_proto_rawDescGZIP() []byte {
 }
 
 var file_doctor_v1_plugin_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_doctor_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_doctor_v1_plugin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_doctor_v1_plugin_proto_goTypes = []any{
 	(Engine)(0),                 // 0: doctor.v1.Engine
 	(Need)(0),                   // 1: doctor.v1.Need
@@ -4499,142 +4817,152 @@ var file_doctor_v1_plugin_proto_goTypes = []any{
 	(Requirement)(0),            // 6: doctor.v1.Requirement
 	(SqlMode)(0),                // 7: doctor.v1.SqlMode
 	(*Target)(nil),              // 8: doctor.v1.Target
-	(*Database)(nil),            // 9: doctor.v1.Database
-	(*Settings)(nil),            // 10: doctor.v1.Settings
-	(*Object)(nil),              // 11: doctor.v1.Object
-	(*Finding)(nil),             // 12: doctor.v1.Finding
-	(*FindingKey)(nil),          // 13: doctor.v1.FindingKey
-	(*Progress)(nil),            // 14: doctor.v1.Progress
-	(*Part)(nil),                // 15: doctor.v1.Part
-	(*PlannedFix)(nil),          // 16: doctor.v1.PlannedFix
-	(*Step)(nil),                // 17: doctor.v1.Step
-	(*SqlStep)(nil),             // 18: doctor.v1.SqlStep
-	(*Verifier)(nil),            // 19: doctor.v1.Verifier
-	(*Guard)(nil),               // 20: doctor.v1.Guard
-	(*Save)(nil),                // 21: doctor.v1.Save
-	(*UndoSql)(nil),             // 22: doctor.v1.UndoSql
-	(*Value)(nil),               // 23: doctor.v1.Value
-	(*Null)(nil),                // 24: doctor.v1.Null
-	(*EditFileStep)(nil),        // 25: doctor.v1.EditFileStep
-	(*ServerFile)(nil),          // 26: doctor.v1.ServerFile
-	(*Splice)(nil),              // 27: doctor.v1.Splice
-	(*ProbeStep)(nil),           // 28: doctor.v1.ProbeStep
-	(*Login)(nil),               // 29: doctor.v1.Login
-	(*OperationStep)(nil),       // 30: doctor.v1.OperationStep
-	(*Effects)(nil),             // 31: doctor.v1.Effects
-	(*ManualStep)(nil),          // 32: doctor.v1.ManualStep
-	(*DescribeRequest)(nil),     // 33: doctor.v1.DescribeRequest
-	(*DescribeResponse)(nil),    // 34: doctor.v1.DescribeResponse
-	(*CheckInfo)(nil),           // 35: doctor.v1.CheckInfo
-	(*Code)(nil),                // 36: doctor.v1.Code
-	(*CheckRequest)(nil),        // 37: doctor.v1.CheckRequest
-	(*CheckResponse)(nil),       // 38: doctor.v1.CheckResponse
-	(*Done)(nil),                // 39: doctor.v1.Done
-	(*PlanRequest)(nil),         // 40: doctor.v1.PlanRequest
-	(*PlanResponse)(nil),        // 41: doctor.v1.PlanResponse
-	(*ExecuteRequest)(nil),      // 42: doctor.v1.ExecuteRequest
-	(*ExecuteStart)(nil),        // 43: doctor.v1.ExecuteStart
-	(*Saved)(nil),               // 44: doctor.v1.Saved
-	(*Cancel)(nil),              // 45: doctor.v1.Cancel
-	(*Stop)(nil),                // 46: doctor.v1.Stop
-	(*ExecuteResponse)(nil),     // 47: doctor.v1.ExecuteResponse
-	(*SaveRows)(nil),            // 48: doctor.v1.SaveRows
-	(*Document)(nil),            // 49: doctor.v1.Document
-	(*SavedRow)(nil),            // 50: doctor.v1.SavedRow
-	(*ReadRows)(nil),            // 51: doctor.v1.ReadRows
-	(*Rows)(nil),                // 52: doctor.v1.Rows
-	(*Skipped)(nil),             // 53: doctor.v1.Skipped
-	(*Unchanged)(nil),           // 54: doctor.v1.Unchanged
-	(*Stopped)(nil),             // 55: doctor.v1.Stopped
-	(*Panic)(nil),               // 56: doctor.v1.Panic
-	nil,                         // 57: doctor.v1.Settings.ValuesEntry
-	nil,                         // 58: doctor.v1.Finding.EvidenceEntry
-	nil,                         // 59: doctor.v1.OperationStep.ParamsEntry
-	(*durationpb.Duration)(nil), // 60: google.protobuf.Duration
+	(*Machine)(nil),             // 9: doctor.v1.Machine
+	(*Measure)(nil),             // 10: doctor.v1.Measure
+	(*Database)(nil),            // 11: doctor.v1.Database
+	(*Settings)(nil),            // 12: doctor.v1.Settings
+	(*Object)(nil),              // 13: doctor.v1.Object
+	(*Finding)(nil),             // 14: doctor.v1.Finding
+	(*FindingKey)(nil),          // 15: doctor.v1.FindingKey
+	(*Progress)(nil),            // 16: doctor.v1.Progress
+	(*Part)(nil),                // 17: doctor.v1.Part
+	(*PlannedFix)(nil),          // 18: doctor.v1.PlannedFix
+	(*Step)(nil),                // 19: doctor.v1.Step
+	(*SqlStep)(nil),             // 20: doctor.v1.SqlStep
+	(*Verifier)(nil),            // 21: doctor.v1.Verifier
+	(*Guard)(nil),               // 22: doctor.v1.Guard
+	(*Save)(nil),                // 23: doctor.v1.Save
+	(*UndoSql)(nil),             // 24: doctor.v1.UndoSql
+	(*Value)(nil),               // 25: doctor.v1.Value
+	(*Null)(nil),                // 26: doctor.v1.Null
+	(*EditFileStep)(nil),        // 27: doctor.v1.EditFileStep
+	(*ServerFile)(nil),          // 28: doctor.v1.ServerFile
+	(*Splice)(nil),              // 29: doctor.v1.Splice
+	(*ProbeStep)(nil),           // 30: doctor.v1.ProbeStep
+	(*Login)(nil),               // 31: doctor.v1.Login
+	(*OperationStep)(nil),       // 32: doctor.v1.OperationStep
+	(*Effects)(nil),             // 33: doctor.v1.Effects
+	(*ManualStep)(nil),          // 34: doctor.v1.ManualStep
+	(*DescribeRequest)(nil),     // 35: doctor.v1.DescribeRequest
+	(*DescribeResponse)(nil),    // 36: doctor.v1.DescribeResponse
+	(*CheckInfo)(nil),           // 37: doctor.v1.CheckInfo
+	(*Threshold)(nil),           // 38: doctor.v1.Threshold
+	(*Code)(nil),                // 39: doctor.v1.Code
+	(*CheckRequest)(nil),        // 40: doctor.v1.CheckRequest
+	(*CheckResponse)(nil),       // 41: doctor.v1.CheckResponse
+	(*Done)(nil),                // 42: doctor.v1.Done
+	(*PlanRequest)(nil),         // 43: doctor.v1.PlanRequest
+	(*PlanResponse)(nil),        // 44: doctor.v1.PlanResponse
+	(*ExecuteRequest)(nil),      // 45: doctor.v1.ExecuteRequest
+	(*ExecuteStart)(nil),        // 46: doctor.v1.ExecuteStart
+	(*Saved)(nil),               // 47: doctor.v1.Saved
+	(*Cancel)(nil),              // 48: doctor.v1.Cancel
+	(*Stop)(nil),                // 49: doctor.v1.Stop
+	(*ExecuteResponse)(nil),     // 50: doctor.v1.ExecuteResponse
+	(*SaveRows)(nil),            // 51: doctor.v1.SaveRows
+	(*Document)(nil),            // 52: doctor.v1.Document
+	(*SavedRow)(nil),            // 53: doctor.v1.SavedRow
+	(*ReadRows)(nil),            // 54: doctor.v1.ReadRows
+	(*Rows)(nil),                // 55: doctor.v1.Rows
+	(*Skipped)(nil),             // 56: doctor.v1.Skipped
+	(*Unchanged)(nil),           // 57: doctor.v1.Unchanged
+	(*Stopped)(nil),             // 58: doctor.v1.Stopped
+	(*Panic)(nil),               // 59: doctor.v1.Panic
+	nil,                         // 60: doctor.v1.Target.ThresholdsEntry
+	nil,                         // 61: doctor.v1.Settings.ValuesEntry
+	nil,                         // 62: doctor.v1.Finding.EvidenceEntry
+	nil,                         // 63: doctor.v1.OperationStep.ParamsEntry
+	(*durationpb.Duration)(nil), // 64: google.protobuf.Duration
 }
 var file_doctor_v1_plugin_proto_depIdxs = []int32{
-	9,  // 0: doctor.v1.Target.databases:type_name -> doctor.v1.Database
-	9,  // 1: doctor.v1.Target.replicas:type_name -> doctor.v1.Database
-	9,  // 2: doctor.v1.Target.admin:type_name -> doctor.v1.Database
-	60, // 3: doctor.v1.Target.deep_budget:type_name -> google.protobuf.Duration
-	0,  // 4: doctor.v1.Database.engine:type_name -> doctor.v1.Engine
-	1,  // 5: doctor.v1.Database.meets:type_name -> doctor.v1.Need
-	10, // 6: doctor.v1.Database.settings:type_name -> doctor.v1.Settings
-	57, // 7: doctor.v1.Settings.values:type_name -> doctor.v1.Settings.ValuesEntry
-	2,  // 8: doctor.v1.Finding.severity:type_name -> doctor.v1.Severity
-	11, // 9: doctor.v1.Finding.object:type_name -> doctor.v1.Object
-	58, // 10: doctor.v1.Finding.evidence:type_name -> doctor.v1.Finding.EvidenceEntry
-	11, // 11: doctor.v1.FindingKey.object:type_name -> doctor.v1.Object
-	15, // 12: doctor.v1.Progress.parts:type_name -> doctor.v1.Part
-	13, // 13: doctor.v1.PlannedFix.covers:type_name -> doctor.v1.FindingKey
-	4,  // 14: doctor.v1.PlannedFix.risk:type_name -> doctor.v1.Risk
-	5,  // 15: doctor.v1.PlannedFix.expects:type_name -> doctor.v1.Expectation
-	6,  // 16: doctor.v1.PlannedFix.requires:type_name -> doctor.v1.Requirement
-	17, // 17: doctor.v1.PlannedFix.steps:type_name -> doctor.v1.Step
-	60, // 18: doctor.v1.PlannedFix.duration:type_name -> google.protobuf.Duration
-	18, // 19: doctor.v1.Step.sql:type_name -> doctor.v1.SqlStep
-	25, // 20: doctor.v1.Step.edit_file:type_name -> doctor.v1.EditFileStep
-	28, // 21: doctor.v1.Step.probe:type_name -> doctor.v1.ProbeStep
-	30, // 22: doctor.v1.Step.operation:type_name -> doctor.v1.OperationStep
-	32, // 23: doctor.v1.Step.manual:type_name -> doctor.v1.ManualStep
-	23, // 24: doctor.v1.SqlStep.args:type_name -> doctor.v1.Value
-	7,  // 25: doctor.v1.SqlStep.mode:type_name -> doctor.v1.SqlMode
-	20, // 26: doctor.v1.SqlStep.guard:type_name -> doctor.v1.Guard
-	21, // 27: doctor.v1.SqlStep.save:type_name -> doctor.v1.Save
-	22, // 28: doctor.v1.SqlStep.undo:type_name -> doctor.v1.UndoSql
-	19, // 29: doctor.v1.SqlStep.verifier:type_name -> doctor.v1.Verifier
-	23, // 30: doctor.v1.Guard.args:type_name -> doctor.v1.Value
-	23, // 31: doctor.v1.Save.args:type_name -> doctor.v1.Value
-	23, // 32: doctor.v1.UndoSql.args:type_name -> doctor.v1.Value
-	20, // 33: doctor.v1.UndoSql.guard:type_name -> doctor.v1.Guard
-	24, // 34: doctor.v1.Value.null:type_name -> doctor.v1.Null
-	27, // 35: doctor.v1.EditFileStep.splices:type_name -> doctor.v1.Splice
-	26, // 36: doctor.v1.EditFileStep.server:type_name -> doctor.v1.ServerFile
-	20, // 37: doctor.v1.ProbeStep.holds:type_name -> doctor.v1.Guard
-	29, // 38: doctor.v1.ProbeStep.login:type_name -> doctor.v1.Login
-	59, // 39: doctor.v1.OperationStep.params:type_name -> doctor.v1.OperationStep.ParamsEntry
-	31, // 40: doctor.v1.OperationStep.effects:type_name -> doctor.v1.Effects
-	35, // 41: doctor.v1.DescribeResponse.checks:type_name -> doctor.v1.CheckInfo
-	1,  // 42: doctor.v1.CheckInfo.needs:type_name -> doctor.v1.Need
-	36, // 43: doctor.v1.CheckInfo.codes:type_name -> doctor.v1.Code
-	31, // 44: doctor.v1.CheckInfo.changes:type_name -> doctor.v1.Effects
-	2,  // 45: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
-	8,  // 46: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
-	60, // 47: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
-	12, // 48: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
-	14, // 49: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
-	39, // 50: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
-	3,  // 51: doctor.v1.Done.status:type_name -> doctor.v1.Status
-	60, // 52: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
-	8,  // 53: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
-	12, // 54: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
-	16, // 55: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
-	43, // 56: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
-	44, // 57: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
-	45, // 58: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
-	52, // 59: doctor.v1.ExecuteRequest.rows:type_name -> doctor.v1.Rows
-	46, // 60: doctor.v1.ExecuteRequest.stop:type_name -> doctor.v1.Stop
-	8,  // 61: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
-	30, // 62: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
-	14, // 63: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
-	48, // 64: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
-	51, // 65: doctor.v1.ExecuteResponse.read:type_name -> doctor.v1.ReadRows
-	49, // 66: doctor.v1.ExecuteResponse.document:type_name -> doctor.v1.Document
-	50, // 67: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
-	50, // 68: doctor.v1.Rows.rows:type_name -> doctor.v1.SavedRow
-	33, // 69: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
-	37, // 70: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
-	40, // 71: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
-	42, // 72: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
-	34, // 73: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
-	38, // 74: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
-	41, // 75: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
-	47, // 76: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
-	73, // [73:77] is the sub-list for method output_type
-	69, // [69:73] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	11, // 0: doctor.v1.Target.databases:type_name -> doctor.v1.Database
+	11, // 1: doctor.v1.Target.replicas:type_name -> doctor.v1.Database
+	11, // 2: doctor.v1.Target.admin:type_name -> doctor.v1.Database
+	64, // 3: doctor.v1.Target.deep_budget:type_name -> google.protobuf.Duration
+	9,  // 4: doctor.v1.Target.machine:type_name -> doctor.v1.Machine
+	60, // 5: doctor.v1.Target.thresholds:type_name -> doctor.v1.Target.ThresholdsEntry
+	10, // 6: doctor.v1.Target.earlier:type_name -> doctor.v1.Measure
+	13, // 7: doctor.v1.Measure.object:type_name -> doctor.v1.Object
+	0,  // 8: doctor.v1.Database.engine:type_name -> doctor.v1.Engine
+	1,  // 9: doctor.v1.Database.meets:type_name -> doctor.v1.Need
+	12, // 10: doctor.v1.Database.settings:type_name -> doctor.v1.Settings
+	61, // 11: doctor.v1.Settings.values:type_name -> doctor.v1.Settings.ValuesEntry
+	2,  // 12: doctor.v1.Finding.severity:type_name -> doctor.v1.Severity
+	13, // 13: doctor.v1.Finding.object:type_name -> doctor.v1.Object
+	62, // 14: doctor.v1.Finding.evidence:type_name -> doctor.v1.Finding.EvidenceEntry
+	13, // 15: doctor.v1.FindingKey.object:type_name -> doctor.v1.Object
+	17, // 16: doctor.v1.Progress.parts:type_name -> doctor.v1.Part
+	15, // 17: doctor.v1.PlannedFix.covers:type_name -> doctor.v1.FindingKey
+	4,  // 18: doctor.v1.PlannedFix.risk:type_name -> doctor.v1.Risk
+	5,  // 19: doctor.v1.PlannedFix.expects:type_name -> doctor.v1.Expectation
+	6,  // 20: doctor.v1.PlannedFix.requires:type_name -> doctor.v1.Requirement
+	19, // 21: doctor.v1.PlannedFix.steps:type_name -> doctor.v1.Step
+	64, // 22: doctor.v1.PlannedFix.duration:type_name -> google.protobuf.Duration
+	20, // 23: doctor.v1.Step.sql:type_name -> doctor.v1.SqlStep
+	27, // 24: doctor.v1.Step.edit_file:type_name -> doctor.v1.EditFileStep
+	30, // 25: doctor.v1.Step.probe:type_name -> doctor.v1.ProbeStep
+	32, // 26: doctor.v1.Step.operation:type_name -> doctor.v1.OperationStep
+	34, // 27: doctor.v1.Step.manual:type_name -> doctor.v1.ManualStep
+	25, // 28: doctor.v1.SqlStep.args:type_name -> doctor.v1.Value
+	7,  // 29: doctor.v1.SqlStep.mode:type_name -> doctor.v1.SqlMode
+	22, // 30: doctor.v1.SqlStep.guard:type_name -> doctor.v1.Guard
+	23, // 31: doctor.v1.SqlStep.save:type_name -> doctor.v1.Save
+	24, // 32: doctor.v1.SqlStep.undo:type_name -> doctor.v1.UndoSql
+	21, // 33: doctor.v1.SqlStep.verifier:type_name -> doctor.v1.Verifier
+	25, // 34: doctor.v1.Guard.args:type_name -> doctor.v1.Value
+	25, // 35: doctor.v1.Save.args:type_name -> doctor.v1.Value
+	25, // 36: doctor.v1.UndoSql.args:type_name -> doctor.v1.Value
+	22, // 37: doctor.v1.UndoSql.guard:type_name -> doctor.v1.Guard
+	26, // 38: doctor.v1.Value.null:type_name -> doctor.v1.Null
+	29, // 39: doctor.v1.EditFileStep.splices:type_name -> doctor.v1.Splice
+	28, // 40: doctor.v1.EditFileStep.server:type_name -> doctor.v1.ServerFile
+	22, // 41: doctor.v1.ProbeStep.holds:type_name -> doctor.v1.Guard
+	31, // 42: doctor.v1.ProbeStep.login:type_name -> doctor.v1.Login
+	63, // 43: doctor.v1.OperationStep.params:type_name -> doctor.v1.OperationStep.ParamsEntry
+	33, // 44: doctor.v1.OperationStep.effects:type_name -> doctor.v1.Effects
+	37, // 45: doctor.v1.DescribeResponse.checks:type_name -> doctor.v1.CheckInfo
+	1,  // 46: doctor.v1.CheckInfo.needs:type_name -> doctor.v1.Need
+	39, // 47: doctor.v1.CheckInfo.codes:type_name -> doctor.v1.Code
+	33, // 48: doctor.v1.CheckInfo.changes:type_name -> doctor.v1.Effects
+	38, // 49: doctor.v1.CheckInfo.thresholds:type_name -> doctor.v1.Threshold
+	2,  // 50: doctor.v1.Code.severity:type_name -> doctor.v1.Severity
+	8,  // 51: doctor.v1.CheckRequest.target:type_name -> doctor.v1.Target
+	64, // 52: doctor.v1.CheckRequest.deadline:type_name -> google.protobuf.Duration
+	14, // 53: doctor.v1.CheckResponse.found:type_name -> doctor.v1.Finding
+	16, // 54: doctor.v1.CheckResponse.progress:type_name -> doctor.v1.Progress
+	42, // 55: doctor.v1.CheckResponse.done:type_name -> doctor.v1.Done
+	10, // 56: doctor.v1.CheckResponse.measured:type_name -> doctor.v1.Measure
+	3,  // 57: doctor.v1.Done.status:type_name -> doctor.v1.Status
+	64, // 58: doctor.v1.Done.duration:type_name -> google.protobuf.Duration
+	8,  // 59: doctor.v1.PlanRequest.target:type_name -> doctor.v1.Target
+	14, // 60: doctor.v1.PlanRequest.findings:type_name -> doctor.v1.Finding
+	18, // 61: doctor.v1.PlanResponse.plan:type_name -> doctor.v1.PlannedFix
+	46, // 62: doctor.v1.ExecuteRequest.start:type_name -> doctor.v1.ExecuteStart
+	47, // 63: doctor.v1.ExecuteRequest.saved:type_name -> doctor.v1.Saved
+	48, // 64: doctor.v1.ExecuteRequest.cancel:type_name -> doctor.v1.Cancel
+	55, // 65: doctor.v1.ExecuteRequest.rows:type_name -> doctor.v1.Rows
+	49, // 66: doctor.v1.ExecuteRequest.stop:type_name -> doctor.v1.Stop
+	8,  // 67: doctor.v1.ExecuteStart.target:type_name -> doctor.v1.Target
+	32, // 68: doctor.v1.ExecuteStart.step:type_name -> doctor.v1.OperationStep
+	16, // 69: doctor.v1.ExecuteResponse.progress:type_name -> doctor.v1.Progress
+	51, // 70: doctor.v1.ExecuteResponse.save:type_name -> doctor.v1.SaveRows
+	54, // 71: doctor.v1.ExecuteResponse.read:type_name -> doctor.v1.ReadRows
+	52, // 72: doctor.v1.ExecuteResponse.document:type_name -> doctor.v1.Document
+	53, // 73: doctor.v1.SaveRows.rows:type_name -> doctor.v1.SavedRow
+	53, // 74: doctor.v1.Rows.rows:type_name -> doctor.v1.SavedRow
+	35, // 75: doctor.v1.Plugin.Describe:input_type -> doctor.v1.DescribeRequest
+	40, // 76: doctor.v1.Plugin.Check:input_type -> doctor.v1.CheckRequest
+	43, // 77: doctor.v1.Plugin.Plan:input_type -> doctor.v1.PlanRequest
+	45, // 78: doctor.v1.Plugin.Execute:input_type -> doctor.v1.ExecuteRequest
+	36, // 79: doctor.v1.Plugin.Describe:output_type -> doctor.v1.DescribeResponse
+	41, // 80: doctor.v1.Plugin.Check:output_type -> doctor.v1.CheckResponse
+	44, // 81: doctor.v1.Plugin.Plan:output_type -> doctor.v1.PlanResponse
+	50, // 82: doctor.v1.Plugin.Execute:output_type -> doctor.v1.ExecuteResponse
+	79, // [79:83] is the sub-list for method output_type
+	75, // [75:79] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_doctor_v1_plugin_proto_init() }
@@ -4642,33 +4970,34 @@ func file_doctor_v1_plugin_proto_init() {
 	if File_doctor_v1_plugin_proto != nil {
 		return
 	}
-	file_doctor_v1_plugin_proto_msgTypes[9].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[11].OneofWrappers = []any{
 		(*Step_Sql)(nil),
 		(*Step_EditFile)(nil),
 		(*Step_Probe)(nil),
 		(*Step_Operation)(nil),
 		(*Step_Manual)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[15].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[17].OneofWrappers = []any{
 		(*Value_Null)(nil),
 		(*Value_Text)(nil),
 		(*Value_Integer)(nil),
 		(*Value_Boolean)(nil),
 		(*Value_Binary)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[30].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[33].OneofWrappers = []any{
 		(*CheckResponse_Found)(nil),
 		(*CheckResponse_Progress)(nil),
 		(*CheckResponse_Done)(nil),
+		(*CheckResponse_Measured)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[34].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[37].OneofWrappers = []any{
 		(*ExecuteRequest_Start)(nil),
 		(*ExecuteRequest_Saved)(nil),
 		(*ExecuteRequest_Cancel)(nil),
 		(*ExecuteRequest_Rows)(nil),
 		(*ExecuteRequest_Stop)(nil),
 	}
-	file_doctor_v1_plugin_proto_msgTypes[39].OneofWrappers = []any{
+	file_doctor_v1_plugin_proto_msgTypes[42].OneofWrappers = []any{
 		(*ExecuteResponse_Progress)(nil),
 		(*ExecuteResponse_Save)(nil),
 		(*ExecuteResponse_Read)(nil),
@@ -4680,7 +5009,7 @@ func file_doctor_v1_plugin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doctor_v1_plugin_proto_rawDesc), len(file_doctor_v1_plugin_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   52,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -446,4 +446,5 @@ func (printer) Found(_ string, f doctor.Finding) error {
 	return nil
 }
 func (printer) Progress(_ string, p doctor.Progress)   { fmt.Println("progress", p.Text) }
+func (printer) Measured(string, doctor.Measure)        {}
 func (printer) Done(id string, o doctor.Outcome) error { fmt.Println("done", id, o.Status); return nil }
