@@ -22,6 +22,7 @@ func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 	t.register(f)
 	failOn := f.String("fail-on", "warning", "exit 2 for findings of this `SEVERITY` or worse: info, warning, error")
 	record := f.Bool("record", false, "keep the result in the journal, for history")
+	since := f.String("since", "", "also tell what has changed since `WHEN`: last, a run of history, a day or time such as 2026-11-01, an age such as 7d; what is measured is compared with that too")
 	o.register(f)
 	if err := parse(f, args); err != nil {
 		return exitFailed, err
@@ -35,10 +36,19 @@ func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 		return exitFailed, err
 	}
 	defer e.close()
+	until, err := e.lookBack(ctx, *since)
+	if err != nil {
+		return exitFailed, err
+	}
 	r, err := e.Check(ctx, engine.Selection{Wanted: f.Args(), Skip: t.skip})
 	go e.close() // the plugins end while the report is printed
 	if err != nil {
 		return exitFailed, err
+	}
+	if *since != "" {
+		if err := e.Compare(ctx, r, until); err != nil {
+			return exitFailed, noEarlier(*since, err)
+		}
 	}
 	e.progress.end()
 	tellInterrupted(e.StateDir, s.err)

@@ -45,6 +45,9 @@ func runFix(ctx context.Context, args []string, s streams) (int, error) {
 		return exitFailed, err
 	}
 	defer e.close()
+	if _, err := e.lookBack(ctx, ""); err != nil {
+		return exitFailed, err
+	}
 	e.Target.SetPassword, e.Target.Applying = *setPassword, *apply
 	c.begin(s, e, o)
 	r, err := e.Fix(ctx, engine.FixOptions{

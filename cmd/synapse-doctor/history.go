@@ -12,13 +12,17 @@ import (
 )
 
 const historyAbout = `Lists the recorded runs, the newest first, or tells one of them: what was found, applied, undone.
-history prune ends what is older than --older-than: its findings, saved rows and file backups.`
+history measures shows how the numbers that the checks take have gone, of the objects whose name has TEXT in it.
+history prune ends what is older than --older-than: its findings, measures, saved rows and file backups.`
 
 func runHistory(ctx context.Context, args []string, s streams) (int, error) {
 	var t targetFlags
-	f := newFlags("history", "[RUN | prune]", historyAbout, s)
+	f := newFlags("history", "[RUN | measures [TEXT] | prune]", historyAbout, s)
 	f.StringVar(&t.stateDir, "state-dir", "", "where the journal is kept (default as for check)")
-	limit := f.IntP("number", "n", 20, "how many runs to list")
+	limit := f.IntP("number", "n", 20, "how many runs to list, or to draw")
+	server := f.String("server", "", "with measures: of the homeserver with this `NAME` (default: of the last recorded run)")
+	var o outputFlags
+	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
 	older := f.Duration("older-than", 90*24*time.Hour, "with prune: the age from which runs are forgotten")
 	if err := parse(f, args); err != nil {
 		return exitFailed, err
@@ -46,10 +50,12 @@ func runHistory(ctx context.Context, args []string, s streams) (int, error) {
 		}
 		fmt.Fprintf(s.out, "%d runs forgotten.\n", n)
 		return exitOK, nil
+	case f.Arg(0) == "measures" && f.NArg() <= 2:
+		return exitOK, drawMeasures(ctx, j, measuresWanted{server: *server, text: f.Arg(1), runs: *limit}, o.options(s.out), s.out)
 	case f.NArg() == 1:
 		return exitOK, tellRun(ctx, j, f.Arg(0), s.out)
 	}
-	return exitFailed, errors.New("history takes one run, or prune")
+	return exitFailed, errors.New("history takes one run, measures, or prune")
 }
 
 func listRuns(ctx context.Context, j *journal.Journal, limit int, w io.Writer) error {

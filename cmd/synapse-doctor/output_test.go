@@ -35,6 +35,14 @@ type wantReport struct {
 			ServerVersion string `json:"server_version"`
 		} `json:"databases"`
 	} `json:"target"`
+	Since *struct {
+		Run           string           `json:"run"`
+		At            string           `json:"at"`
+		New           []map[string]any `json:"new"`
+		Resolved      []map[string]any `json:"resolved"`
+		Persisting    int              `json:"persisting"`
+		NotComparable int              `json:"not_comparable"`
+	} `json:"since,omitempty"`
 	Plugins []struct {
 		Name     string   `json:"name"`
 		Version  string   `json:"version"`
@@ -45,12 +53,26 @@ type wantReport struct {
 		Reason   string   `json:"reason"`
 	} `json:"plugins"`
 	Checks []struct {
-		ID         string `json:"id"`
-		Title      string `json:"title"`
-		Status     string `json:"status"`
-		Reason     string `json:"reason"`
-		Coverage   string `json:"coverage,omitempty"`
-		DurationMS int64  `json:"duration_ms"`
+		ID       string `json:"id"`
+		Title    string `json:"title"`
+		Status   string `json:"status"`
+		Reason   string `json:"reason"`
+		Coverage string `json:"coverage,omitempty"`
+		Measures []struct {
+			Database string `json:"database"`
+			Object   struct {
+				Kind string `json:"kind"`
+				Name string `json:"name"`
+			} `json:"object"`
+			Name    string  `json:"name"`
+			Value   float64 `json:"value"`
+			Unit    string  `json:"unit"`
+			Earlier *struct {
+				At    string  `json:"at"`
+				Value float64 `json:"value"`
+			} `json:"earlier,omitempty"`
+		} `json:"measures,omitempty"`
+		DurationMS int64 `json:"duration_ms"`
 		Findings   []struct {
 			Code     string `json:"code"`
 			Severity string `json:"severity"`
@@ -304,6 +326,14 @@ func explainedCommand(ts *testscript.TestScript, s *scene, _ []string) error {
 				Severity string `json:"severity"`
 				Title    string `json:"title"`
 			} `json:"codes"`
+			Thresholds []struct {
+				ID      string  `json:"id"`
+				Title   string  `json:"title"`
+				Unit    string  `json:"unit"`
+				Default float64 `json:"default"`
+				Min     float64 `json:"min"`
+				Max     float64 `json:"max"`
+			} `json:"thresholds"`
 		} `json:"checks"`
 	}
 	if err := decode(ts.ReadFile("stdout"), &list); err != nil {

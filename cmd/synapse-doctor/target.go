@@ -37,6 +37,7 @@ type targetFlags struct {
 	timeout  time.Duration
 	stateDir string
 	plugins  pluginFlags
+	machine  machineFlags
 	verbose  bool
 }
 
@@ -55,6 +56,7 @@ func (t *targetFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&t.stateDir, "state-dir", "", "where the journal, locks and backups are kept (default: $SYNAPSE_DOCTOR_STATE_DIR, /var/lib/synapse-doctor for root, else $XDG_STATE_HOME/synapse-doctor)")
 	t.port.register(f)
 	t.plugins.register(f)
+	t.machine.register(f)
 	f.BoolVarP(&t.verbose, "verbose", "v", false, "more detail, and what the plugins log")
 }
 
@@ -79,6 +81,10 @@ func (t *targetFlags) assemble(f *pflag.FlagSet) (*assembled, error) {
 		a.timeout = 0
 	}
 	a.target.DeepBudget, a.target.SourceEncoding = t.budget, t.encoding
+	var err error
+	if a.target.Machine, err = t.machine.machine(); err != nil {
+		return nil, err
+	}
 	var secrets, public []string
 	config, err := t.load()
 	if err != nil {
@@ -281,6 +287,7 @@ func (t *targetFlags) repeated() []string {
 		flags = append(flags, "--replica", r)
 	}
 	flags = append(flags, t.port.repeated()...)
+	flags = append(flags, t.machine.repeated()...)
 	for _, dir := range t.plugins.dirs {
 		flags = append(flags, "--plugin-dir", dir)
 	}

@@ -94,8 +94,25 @@ func (t *Terms) Handed(target *Target) *Target {
 	return out
 }
 
-// ForOperation is the target as an approved operation of the plugin gets it: with Synapse's login, and never the
-// administrator's.
+// Operating is the target of one approved operation of the plugin: with Synapse's login to the database of this label, which
+// is the one that it says it changes, and otherwise as its checks see it. An empty label stands for none.
+//
+// What the operation does with that login is not watched: it can change whatever Synapse's role can, in as many transactions
+// as it likes, whatever it has declared. So is what its process does with files. That is why an operation needs the
+// administrator's trust, and a plan of statements does not.
+func (t *Terms) Operating(target *Target, label string) *Target {
+	out, handed := t.ForOperation(target), t.Handed(target)
+	out.Replicas = handed.Replicas
+	for i, d := range out.Databases {
+		if d.Label != label || label == "" {
+			out.Databases[i] = handed.Databases[i]
+		}
+	}
+	return out
+}
+
+// ForOperation is the target that the engine passes for an approved operation, as the plugin gets it: with the logins in it,
+// and never the administrator's.
 func (t *Terms) ForOperation(target *Target) *Target {
 	out := target.copied()
 	out.Replicas, out.Writable = target.Replicas, true

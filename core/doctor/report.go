@@ -11,6 +11,7 @@ type Report struct {
 	Plugins       []PluginInfo  // builtin first, then by name
 	Checks        []CheckResult // in the order of the plugins and their descriptions
 	Earlier       Earlier       // what the measures are compared with
+	Since         *Since        // how it stands against a recorded run; nil when that was not asked for
 }
 
 // TargetInfo is what a report says of the target.
@@ -51,6 +52,8 @@ type CheckResult struct {
 	Duration time.Duration
 	Findings []Finding // worst first, then by code, database and object
 	Measures []Measure // in the order in which they were told
+	// Asked: it was selected by its name, or by one of its codes.
+	Asked bool
 	// NeedFailed: skipped because a need failed, and not because it does not apply.
 	NeedFailed bool
 }
@@ -65,6 +68,16 @@ func (r *Report) Summary() map[Status]int {
 		n[c.Status]++
 	}
 	return n
+}
+
+// Since is how a report stands against a recorded run of the same server.
+type Since struct {
+	Run           string // its id
+	At            time.Time
+	New           []FindingKey
+	Resolved      []FindingKey // found then, examined now, and not found again
+	Persisting    int
+	NotComparable int // found by checks that did not examine anything then
 }
 
 // FixReport is the outcome of planning, and perhaps applying, fixes.

@@ -43,6 +43,7 @@ func (e *Engine) check(ctx context.Context, sel Selection) (*doctor.Report, erro
 		Target:        e.targetInfo(),
 		Plugins:       e.plugins(),
 		Checks:        results,
+		Earlier:       e.Target.Earlier,
 	}, nil
 }
 
@@ -86,6 +87,7 @@ func (e *Engine) run(ctx context.Context, checks []selected) []doctor.CheckResul
 	e.explainSkips(checks, results)
 	for i, s := range checks {
 		r := &results[i]
+		r.Asked = s.asked
 		if partly := gates[i].partly; len(partly) > 0 && r.Status != doctor.StatusUnknown {
 			r.Status, r.Reason = doctor.StatusUnknown, e.clean("not wholly examined: "+partly[0])
 		}
@@ -133,10 +135,13 @@ func crashed(err error) bool {
 func (e *Engine) ask(ctx context.Context, source doctor.Source, checks []selected, c *collector) error {
 	ctx, cancel := e.limit(ctx)
 	defer cancel()
-	req := doctor.CheckRequest{Target: e.Target, Deadline: e.Timeout}
+	req := doctor.CheckRequest{Deadline: e.Timeout}
 	for _, s := range checks {
 		req.Checks = append(req.Checks, s.info.ID)
 	}
+	target := *e.Target
+	target.Earlier = target.Earlier.Of(req.Checks...) // what others measured is not theirs
+	req.Target = &target
 	err := source.Check(ctx, req, c)
 	if err != nil && context.Cause(ctx) != nil {
 		err = context.Cause(ctx)

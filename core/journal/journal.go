@@ -16,12 +16,13 @@ import (
 
 // Journal is an open journal. It may be used by several goroutines.
 type Journal struct {
-	dir string
-	db  *sql.DB
+	dir     string
+	db      *sql.DB
+	version int // of its format
 }
 
 // schemaVersion is stored in PRAGMA user_version.
-const schemaVersion = 2
+const schemaVersion = 3
 
 const schema = `
 CREATE TABLE runs (
@@ -93,6 +94,16 @@ PRAGMA user_version = 1;
 var upgrades = []string{
 	// token is of the save: one that is repeated replaces its rows.
 	`ALTER TABLE saved_rows ADD COLUMN token TEXT NOT NULL DEFAULT ''; CREATE INDEX saved_rows_token ON saved_rows(plan, step, token);`,
+	`CREATE TABLE measures (
+  run      TEXT NOT NULL REFERENCES runs(id) ON DELETE CASCADE,
+  check_id TEXT NOT NULL,
+  database TEXT NOT NULL,
+  kind     TEXT NOT NULL,           -- of the object, and its name
+  name     TEXT NOT NULL,
+  measure  TEXT NOT NULL,
+  value    REAL NOT NULL,
+  unit     TEXT NOT NULL
+) STRICT; CREATE INDEX measures_run ON measures(run, check_id);`,
 }
 
 // ErrNoJournal is returned by [OpenExisting] where nothing was ever recorded.
@@ -113,6 +124,41 @@ func Open(dir string) (*Journal, error) {
 	}
 	f.Close()
 	return open(dir)
+}
+
+// OpenReading opens the journal in dir without writing a byte to it, or returns [ErrNoJournal]. A journal of an older
+// format is read as one in which that was not kept which it does not know.
+func OpenReading(dir string) (*Journal, error) {
+	path := filepath.Join(dir, fileName)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", dir, ErrNoJournal)
+	} else if err != nil {
+		return nil, fmt.Errorf("open the journal: %w", err)
+	}
+	// A journal that nobody has open is one file. To read the -wal of another doctor, SQLite needs its -shm, which is there too.
+	how := "mode=ro"
+	if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+		how = "immutable=1"
+	}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+how+"&_pragma=busy_timeout(10000)&_pragma=query_only(ON)")
+	if err != nil {
+		return nil, fmt.Errorf("open the journal %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1)
+	j := &Journal{dir: dir, db: db}
+	if err := db.QueryRow(`PRAGMA user_version`).Scan(&j.version); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open the journal %s: %w", path, err)
+	}
+	if j.version > schemaVersion {
+		db.Close()
+		return nil, fmt.Errorf("open the journal %s: %w", path, newer(j.version))
+	}
+	return j, nil
+}
+
+func newer(version int) error {
+	return fmt.Errorf("it was written by a newer synapse-doctor (format %d, this one knows %d): upgrade synapse-doctor", version, schemaVersion)
 }
 
 // OpenExisting opens the journal in dir, or returns [ErrNoJournal].
@@ -147,7 +193,7 @@ func open(dir string) (*Journal, error) {
 		return nil, fmt.Errorf("open the journal %s: %w", path, err)
 	}
 	db.SetMaxOpenConns(1)
-	j := &Journal{dir: dir, db: db}
+	j := &Journal{dir: dir, db: db, version: schemaVersion}
 	if err := j.migrate(); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open the journal %s: %w", path, err)
@@ -169,7 +215,7 @@ func (j *Journal) migrate() error {
 	case version == schemaVersion:
 		return nil
 	case version > schemaVersion:
-		return fmt.Errorf("it was written by a newer synapse-doctor (format %d, this one knows %d): upgrade synapse-doctor", version, schemaVersion)
+		return newer(version)
 	}
 	if version == 0 {
 		if _, err := tx.Exec(schema); err != nil {

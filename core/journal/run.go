@@ -48,7 +48,7 @@ func (j *Journal) End(ctx context.Context, id string, at time.Time, status RunSt
 	})
 }
 
-// RecordFindings keeps what the run's checks found.
+// RecordFindings keeps what the run's checks found and measured.
 func (j *Journal) RecordFindings(ctx context.Context, run string, checks []doctor.CheckResult) error {
 	return j.inTx(ctx, func(tx *sql.Tx) error {
 		for _, c := range checks {
@@ -58,6 +58,12 @@ func (j *Journal) RecordFindings(ctx context.Context, run string, checks []docto
 			for _, f := range c.Findings {
 				if _, err := tx.ExecContext(ctx, `INSERT INTO findings (run, code, severity, database, kind, name, summary) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 					run, f.Code, f.Severity.String(), f.Database, f.Object.Kind, f.Object.Name, f.Summary); err != nil {
+					return err
+				}
+			}
+			for _, m := range c.Measures {
+				if _, err := tx.ExecContext(ctx, `INSERT INTO measures (run, check_id, database, kind, name, measure, value, unit) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+					run, c.ID, m.Database, m.Object.Kind, m.Object.Name, m.Name, m.Value, m.Unit); err != nil {
 					return err
 				}
 			}

@@ -58,8 +58,32 @@ func (c cleaner) report(r *doctor.Report) *doctor.Report {
 		for j, f := range k.Findings {
 			k.Findings[j] = c.finding(f)
 		}
+		k.Measures = c.measures(k.Measures)
+	}
+	out.Earlier = doctor.NewEarlier(c.measures(r.Earlier.Measures))
+	if r.Since != nil {
+		since := *r.Since
+		since.Run, since.New, since.Resolved = c.line(since.Run), c.keys(since.New), c.keys(since.Resolved)
+		out.Since = &since
 	}
 	return &out
+}
+
+func (c cleaner) measures(in []doctor.Measure) []doctor.Measure {
+	out := slices.Clone(in)
+	for i := range out {
+		m := &out[i]
+		m.Check, m.Database, m.Object, m.Name, m.Unit = c.line(m.Check), c.line(m.Database), c.object(m.Object), c.line(m.Name), c.line(m.Unit)
+	}
+	return out
+}
+
+func (c cleaner) keys(in []doctor.FindingKey) []doctor.FindingKey {
+	out := slices.Clone(in)
+	for i, k := range out {
+		out[i] = doctor.FindingKey{Code: c.line(k.Code), Database: c.line(k.Database), Object: c.object(k.Object)}
+	}
+	return out
 }
 
 func (c cleaner) finding(f doctor.Finding) doctor.Finding {
@@ -106,10 +130,7 @@ func (c cleaner) plans(in []doctor.PlanResult) []doctor.PlanResult {
 func (c cleaner) plan(p doctor.Plan) doctor.Plan {
 	p.ID, p.Title, p.Database = c.line(p.ID), c.line(p.Title), c.line(p.Database)
 	p.Irreversible = c.text(p.Irreversible)
-	p.Covers = slices.Clone(p.Covers)
-	for i, k := range p.Covers {
-		p.Covers[i] = doctor.FindingKey{Code: c.line(k.Code), Database: c.line(k.Database), Object: c.object(k.Object)}
-	}
+	p.Covers = c.keys(p.Covers)
 	p.Requires = slices.Clone(p.Requires)
 	for i, r := range p.Requires {
 		p.Requires[i] = doctor.Requirement(c.line(string(r)))

@@ -57,7 +57,7 @@ func samples() []sample {
 		fix("manual", manualFix()), fix("operation", longFix()),
 		fix("nothing", &doctor.FixReport{Before: soundReport()}),
 		fix("no-plan", &doctor.FixReport{Before: sickReport()}),
-		check("ignored", ignoredReport()),
+		check("ignored", ignoredReport()), check("measured", measuredReport()),
 	}
 }
 

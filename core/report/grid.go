@@ -16,6 +16,7 @@ import (
 type grid struct {
 	header []string
 	rows   [][]cell
+	right  []int // columns of numbers
 }
 
 type cell struct {
@@ -57,6 +58,15 @@ func (g grid) render(o Options) (string, error) {
 		Formatting: tw.CellFormatting{AutoWrap: tw.WrapNone, AutoFormat: tw.Off},
 		Alignment:  tw.CellAlignment{Global: tw.AlignLeft},
 		Padding:    tw.CellPadding{Global: tw.Padding{Left: " ", Right: " "}},
+	}
+	if len(g.right) > 0 {
+		cells.Alignment.PerColumn = make([]tw.Align, len(g.header))
+		for i := range cells.Alignment.PerColumn {
+			cells.Alignment.PerColumn[i] = tw.AlignLeft
+			if slices.Contains(g.right, i) {
+				cells.Alignment.PerColumn[i] = tw.AlignRight
+			}
+		}
 	}
 	var out bytes.Buffer
 	t := tablewriter.NewTable(&out,

@@ -25,6 +25,7 @@ type jsonReport struct {
 	Plugins       []jsonPlugin `json:"plugins"`
 	Checks        []jsonCheck  `json:"checks"`
 	Summary       jsonSummary  `json:"summary"`
+	Since         *jsonSince   `json:"since,omitempty"` // with --since
 }
 
 type jsonTarget struct {
@@ -60,6 +61,7 @@ type jsonCheck struct {
 	Coverage   string        `json:"coverage,omitempty"` // how much was examined, where that does not go without saying
 	DurationMS int64         `json:"duration_ms"`
 	Findings   []jsonFinding `json:"findings"`
+	Measures   []jsonMeasure `json:"measures,omitempty"` // numbers that it took, whether or not it complains of them
 }
 
 type jsonFinding struct {
@@ -74,6 +76,62 @@ type jsonFinding struct {
 	Fixable  bool              `json:"fixable"`
 	Evidence map[string]string `json:"evidence"`
 	Ignored  *jsonIgnored      `json:"ignored,omitempty"`
+}
+
+type jsonMeasure struct {
+	Database string       `json:"database"`
+	Object   jsonObject   `json:"object"`
+	Name     string       `json:"name"`
+	Value    float64      `json:"value"`
+	Unit     string       `json:"unit"`
+	Earlier  *jsonEarlier `json:"earlier,omitempty"` // of the newest recorded run that has it
+}
+
+type jsonEarlier struct {
+	At    string  `json:"at"`
+	Value float64 `json:"value"`
+}
+
+// jsonSince is how the report stands against a recorded run.
+type jsonSince struct {
+	Run           string    `json:"run"`
+	At            string    `json:"at"`
+	New           []jsonKey `json:"new"`
+	Resolved      []jsonKey `json:"resolved"`
+	Persisting    int       `json:"persisting"`
+	NotComparable int       `json:"not_comparable"` // found by checks that did not examine anything then
+}
+
+type jsonKey struct {
+	Code     string     `json:"code"`
+	Database string     `json:"database"`
+	Object   jsonObject `json:"object"`
+}
+
+func measuresJSON(measures []doctor.Measure, earlier doctor.Earlier) []jsonMeasure {
+	var out []jsonMeasure
+	for _, m := range measures {
+		j := jsonMeasure{Database: m.Database, Object: jsonObject(m.Object), Name: m.Name, Value: m.Value, Unit: m.Unit}
+		if was, ok := earlier.Find(m.Key()); ok {
+			j.Earlier = &jsonEarlier{was.At.UTC().Format(time.RFC3339), was.Value}
+		}
+		out = append(out, j)
+	}
+	return out
+}
+
+func sinceJSON(s *doctor.Since) *jsonSince {
+	if s == nil {
+		return nil
+	}
+	keys := func(in []doctor.FindingKey) []jsonKey {
+		out := []jsonKey{}
+		for _, k := range in {
+			out = append(out, jsonKey{k.Code, k.Database, jsonObject(k.Object)})
+		}
+		return out
+	}
+	return &jsonSince{s.Run, s.At.UTC().Format(time.RFC3339), keys(s.New), keys(s.Resolved), s.Persisting, s.NotComparable}
 }
 
 type jsonIgnored struct {
@@ -179,6 +237,7 @@ func checkJSON(r *doctor.Report) *jsonReport {
 		Checks:        []jsonCheck{},
 		Summary: jsonSummary{n[doctor.StatusOK], n[doctor.StatusInfo], n[doctor.StatusWarning], n[doctor.StatusError],
 			n[doctor.StatusSkipped], n[doctor.StatusUnknown]},
+		Since: sinceJSON(r.Since),
 	}
 	for _, d := range r.Target.Databases {
 		out.Target.Databases = append(out.Target.Databases,
@@ -189,7 +248,7 @@ func checkJSON(r *doctor.Report) *jsonReport {
 			jsonPlugin{p.Name, p.Version, p.Protocol, p.Path, list(p.Checks), p.Status.String(), p.Reason})
 	}
 	for _, c := range r.Checks {
-		check := jsonCheck{c.ID, c.Title, c.Status.String(), c.Reason, c.Coverage, c.Duration.Milliseconds(), []jsonFinding{}}
+		check := jsonCheck{c.ID, c.Title, c.Status.String(), c.Reason, c.Coverage, c.Duration.Milliseconds(), []jsonFinding{}, measuresJSON(c.Measures, r.Earlier)}
 		for _, f := range c.Findings {
 			check.Findings = append(check.Findings, jsonFinding{
 				Code: f.Code, Severity: f.Severity.String(), Database: f.Database, Summary: f.Summary,

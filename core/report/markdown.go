@@ -128,6 +128,8 @@ func (p *sheet) report(r *doctor.Report) {
 	for _, c := range checks {
 		p.row(code(c.ID), statusLook(c.Status).String(), escape(outcome(c)))
 	}
+	p.measures(r)
+	p.since(r)
 	found := findings(r)
 	if len(found) == 0 {
 		return

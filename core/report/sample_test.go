@@ -223,3 +223,31 @@ func longFix() *doctor.FixReport {
 			{Title: "Log in", Probe: &doctor.ProbeStep{Login: &doctor.Login{Address: "::1", WrongPassword: true, MustFail: true}}},
 		}}}}}
 }
+
+// measuredReport has numbers, those of an earlier run, and what has changed since.
+func measuredReport() *doctor.Report {
+	r := soundReport()
+	then := time.Date(2026, 3, 1, 3, 0, 0, 0, time.Local)
+	measure := func(table, name string, value float64, unit string) doctor.Measure {
+		return doctor.Measure{Check: "upkeep", Database: "main", Object: doctor.Object{Kind: "table", Name: table}, Name: name, Value: value, Unit: unit}
+	}
+	earlier := func(m doctor.Measure) doctor.Measure { m.At = then; return m }
+	r.Checks = append(r.Checks, doctor.CheckResult{ID: "upkeep", Title: "The database is looked after", Status: doctor.StatusOK, Asked: true,
+		Measures: []doctor.Measure{
+			measure("state_groups_state", "size", 13_421_772_800, "bytes"), measure("state_groups_state", "share", 43.2, "percent"),
+			measure("state_groups_state", "rows", 81_234_567, "rows"),
+			measure("event_json", "size", 2_147_483_648, "bytes"), measure("event_json", "share", 6.91, "percent"), measure("event_json", "rows", 9_999, "rows"),
+			measure("presence_stream", "size", 8192, "bytes"), measure("presence_stream", "rows", 0, "rows"),
+			{Check: "upkeep", Object: doctor.Object{Kind: "server", Name: "PostgreSQL 16"}, Name: "oldest-snapshot", Value: 93_600, Unit: "seconds"},
+		}})
+	r.Earlier = doctor.NewEarlier([]doctor.Measure{
+		earlier(measure("state_groups_state", "size", 12_884_901_888, "bytes")), earlier(measure("state_groups_state", "rows", 80_000_000, "rows")),
+		earlier(measure("event_json", "rows", 10_050, "rows")), earlier(measure("event_json", "size", 2_147_483_648, "bytes")),
+	})
+	key := func(code, name string) doctor.FindingKey {
+		return doctor.FindingKey{Code: code, Database: "main", Object: doctor.Object{Kind: "table", Name: name}}
+	}
+	r.Since = &doctor.Since{Run: "20260301-020000-abcdef", At: then, New: []doctor.FindingKey{key("upkeep/dead-rows", "event_json")},
+		Resolved: []doctor.FindingKey{key("upkeep/never-analyzed", "state_groups_state")}, Persisting: 3, NotComparable: 1}
+	return r
+}

@@ -27,6 +27,8 @@ func (t table) Check(w io.Writer, r *doctor.Report) error {
 	p.plugins(r)
 	found := findings(r)
 	p.findings(r, found)
+	p.measures(r)
+	p.since(r)
 	found = alarming(found)
 	p.whatToDo(r, found)
 	p.gap()
