@@ -8,12 +8,14 @@ import (
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/engine"
+	"github.com/synapse-doctor/synapse-doctor/core/report"
 )
 
 const checkAbout = `Examines the homeserver's database and reports. It writes nothing: not to the database, not to a file.
 Without arguments every check runs; otherwise the named checks, or only the named codes.
 
-Exit codes: 0 nothing at or above --fail-on; 2 findings; 1 could not complete, which wins over 2.`
+Exit codes: 0 nothing at or above --fail-on; 2 findings; 1 could not complete, which wins over 2. With --format nagios they are
+those of Nagios: 0 OK, 1 WARNING, 2 CRITICAL (an error), 3 UNKNOWN.`
 
 func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 	var t targetFlags
@@ -23,7 +25,7 @@ func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 	failOn := f.String("fail-on", "warning", "exit 2 for findings of this `SEVERITY` or worse: info, warning, error")
 	record := f.Bool("record", false, "keep the result in the journal, for history")
 	since := f.String("since", "", "also tell what has changed since `WHEN`: last, a run of history, a day or time such as 2026-11-01, an age such as 7d; what is measured is compared with that too")
-	o.register(f)
+	o.register(f, report.Formats())
 	if err := parse(f, args); err != nil {
 		return exitFailed, err
 	}
@@ -31,6 +33,8 @@ func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 	if err != nil {
 		return exitFailed, fmt.Errorf("--fail-on: %w", err)
 	}
+	o.failOn = threshold
+	o.incomplete = func(r *doctor.Report) bool { return checkCode(r, threshold, f.NArg() > 0) == exitFailed }
 	e, formatter, err := t.openReport(ctx, f, &o, s)
 	if err != nil {
 		return exitFailed, err
@@ -60,7 +64,11 @@ func runCheck(ctx context.Context, args []string, s streams) (int, error) {
 			return exitFailed, err
 		}
 	}
-	return checkCode(r, threshold, f.NArg() > 0), nil
+	code := checkCode(r, threshold, f.NArg() > 0)
+	if o.format == "nagios" { // what reads it goes by these codes
+		code = report.NagiosState(r, threshold, code != exitFailed)
+	}
+	return code, nil
 }
 
 // checkCode is the exit code of a report. asked: the checks were named.

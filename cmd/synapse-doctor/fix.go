@@ -32,7 +32,7 @@ func runFix(ctx context.Context, args []string, s streams) (int, error) {
 	setPassword := f.Bool("set-password", false, "where homeserver.yaml has no password, make one and write it to both sides")
 	c.register(f)
 	failOn := f.String("fail-on", "warning", "exit 2 while findings of this `SEVERITY` or worse remain: info, warning, error")
-	o.register(f)
+	o.register(f, report.FixFormats())
 	if err := parse(f, args); err != nil {
 		return exitFailed, err
 	}

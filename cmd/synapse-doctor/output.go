@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/report"
 )
 
@@ -21,10 +23,15 @@ type outputFlags struct {
 	format  string
 	file    string
 	noColor bool
+	formats []string // that the command has
+	failOn  doctor.Severity
+	// incomplete says that something that was asked for could not be looked at; nil: the report itself says it.
+	incomplete func(*doctor.Report) bool
 }
 
-func (o *outputFlags) register(f *pflag.FlagSet) {
-	f.StringVar(&o.format, "format", "table", "how to print the report: "+strings.Join(report.Formats(), ", "))
+func (o *outputFlags) register(f *pflag.FlagSet, formats []string) {
+	o.formats = formats
+	f.StringVar(&o.format, "format", "table", "how to print the report: "+strings.Join(formats, ", "))
 	f.StringVarP(&o.file, "output", "o", "", "write the report to `FILE`")
 	f.BoolVar(&o.noColor, "no-color", false, "no colours, also with the environment variable NO_COLOR")
 }
@@ -33,6 +40,10 @@ func (o *outputFlags) register(f *pflag.FlagSet) {
 func (o *outputFlags) formatter(t *targetFlags, a *assembled, s streams) (report.Formatter, error) {
 	opts := o.options(s.out)
 	opts.Verbose, opts.Flags = t.verbose, t.repeated()
+	opts.FailOn, opts.Incomplete = o.failOn, o.incomplete
+	if !slices.Contains(o.formats, o.format) {
+		return nil, fmt.Errorf("--format: %q is not a format of this report: %s", o.format, strings.Join(o.formats, ", "))
+	}
 	if a != nil {
 		opts.Redact = a.redactor
 	}

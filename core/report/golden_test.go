@@ -11,9 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 )
+
+// The reports say times where the reader is.
+func init() { time.Local = time.UTC }
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
@@ -40,15 +44,16 @@ func golden(t *testing.T, name string, got []byte) {
 
 type sample struct {
 	name  string
+	fix   bool
 	print func(Formatter, *bytes.Buffer) error
 }
 
 func samples() []sample {
 	check := func(name string, r *doctor.Report) sample {
-		return sample{name, func(f Formatter, b *bytes.Buffer) error { return f.Check(b, r) }}
+		return sample{name, false, func(f Formatter, b *bytes.Buffer) error { return f.Check(b, r) }}
 	}
 	fix := func(name string, r *doctor.FixReport) sample {
-		return sample{name, func(f Formatter, b *bytes.Buffer) error { return f.Fix(b, r) }}
+		return sample{name, true, func(f Formatter, b *bytes.Buffer) error { return f.Fix(b, r) }}
 	}
 	return []sample{
 		check("sound", soundReport()), check("sick", sickReport()), check("hostile", hostileReport()),
@@ -88,6 +93,12 @@ func TestReportsLookAsTheyDid(t *testing.T) {
 		}
 		golden(t, s.name+".json", []byte(render(t, "json", sampleOptions, s)))
 		golden(t, s.name+".md", []byte(render(t, "markdown", sampleOptions, s)))
+		golden(t, s.name+".html", []byte(render(t, "html", sampleOptions, s)))
+		if !s.fix {
+			golden(t, s.name+".xml", []byte(render(t, "junit", sampleOptions, s)))
+			golden(t, s.name+".prom", []byte(render(t, "prometheus", sampleOptions, s)))
+			golden(t, s.name+".nagios", []byte(render(t, "nagios", sampleOptions, s)))
+		}
 	}
 	o := sampleOptions
 	o.Verbose = true
@@ -138,7 +149,11 @@ func TestColourIsOnlyDecoration(t *testing.T) {
 
 func TestNothingHostileReachesTheTerminalAndNoSecretAnything(t *testing.T) {
 	for _, s := range samples() {
-		for _, format := range Formats() {
+		formats := Formats()
+		if s.fix {
+			formats = FixFormats()
+		}
+		for _, format := range formats {
 			o := sampleOptions
 			o.Verbose = true
 			got := render(t, format, o, s)
@@ -350,7 +365,7 @@ func TestSynapseIsToldToStartOnlyWhenNothingSpeaksAgainstIt(t *testing.T) {
 	} {
 		r := appliedFix()
 		r.After = tt.after
-		text := render(t, "table", sampleOptions, sample{what, func(f Formatter, b *bytes.Buffer) error { return f.Fix(b, r) }})
+		text := render(t, "table", sampleOptions, sample{what, false, func(f Formatter, b *bytes.Buffer) error { return f.Fix(b, r) }})
 		if got := strings.Contains(text, "can be started again"); got != tt.want {
 			t.Errorf("%s: told %t:\n%s", what, got, text)
 		}
@@ -359,7 +374,7 @@ func TestSynapseIsToldToStartOnlyWhenNothingSpeaksAgainstIt(t *testing.T) {
 	r.After = soundReport()
 	r.Plans[0].Plan.Steps = append(slices.Clone(r.Plans[0].Plan.Steps), doctor.Step{Title: "Name the new database", Manual: &doctor.ManualStep{Text: "in homeserver.yaml"}})
 	r.Plans[0].Steps = append(slices.Clone(r.Plans[0].Steps), doctor.StepResult{Status: doctor.StepManual})
-	text := render(t, "table", sampleOptions, sample{"a step by hand", func(f Formatter, b *bytes.Buffer) error { return f.Fix(b, r) }})
+	text := render(t, "table", sampleOptions, sample{"a step by hand", true, func(f Formatter, b *bytes.Buffer) error { return f.Fix(b, r) }})
 	if strings.Contains(text, "can be started again") {
 		t.Errorf("told although a step is left to do by hand:\n%s", text)
 	}

@@ -35,16 +35,26 @@ type Options struct {
 	Flags []string
 	// Redact is applied to everything. Nil when no secret is known.
 	Redact *doctor.Redactor
+
+	// FailOn is the least severity that alarms, 0 for a warning, and Incomplete says that something that was asked for could not be looked
+	// at. Only nagios looks at them.
+	FailOn     doctor.Severity
+	Incomplete func(*doctor.Report) bool
 }
 
 // formats are all of them, in the order of the documentation.
 var formats = []struct {
 	name string
+	fix  bool // it can show plans
 	make func(Options) Formatter
 }{
-	{"table", func(o Options) Formatter { return table{o} }},
-	{"json", func(o Options) Formatter { return jsonFormat{o} }},
-	{"markdown", func(o Options) Formatter { return markdown{o} }},
+	{"table", true, func(o Options) Formatter { return table{o} }},
+	{"json", true, func(o Options) Formatter { return jsonFormat{o} }},
+	{"markdown", true, func(o Options) Formatter { return markdown{o} }},
+	{"html", true, func(o Options) Formatter { return page{o} }},
+	{"junit", false, func(o Options) Formatter { return junit{o} }},
+	{"prometheus", false, func(o Options) Formatter { return prometheus{o} }},
+	{"nagios", false, func(o Options) Formatter { return nagios{o} }},
 }
 
 // Formats are the names that [New] knows.
@@ -52,6 +62,17 @@ func Formats() []string {
 	var names []string
 	for _, f := range formats {
 		names = append(names, f.name)
+	}
+	return names
+}
+
+// FixFormats are those of them that can show plans.
+func FixFormats() []string {
+	var names []string
+	for _, f := range formats {
+		if f.fix {
+			names = append(names, f.name)
+		}
 	}
 	return names
 }
@@ -76,6 +97,9 @@ func (o Options) normal() Options {
 		o.Width = defaultWidth
 	}
 	o.Width = max(o.Width, leastWidth)
+	if o.FailOn == 0 {
+		o.FailOn = doctor.Warning
+	}
 	return o
 }
 
