@@ -98,8 +98,7 @@ func (t *Terms) Handed(target *Target) *Target {
 // is the one that it says it changes, and otherwise as its checks see it. An empty label stands for none.
 //
 // What the operation does with that login is not watched: it can change whatever Synapse's role can, in as many transactions
-// as it likes, whatever it has declared. So is what its process does with files. That is why an operation needs the
-// administrator's trust, and a plan of statements does not.
+// as it likes, whatever it has declared. Nor is what its process does with files. An operation is a matter of trust.
 func (t *Terms) Operating(target *Target, label string) *Target {
 	out, handed := t.ForOperation(target), t.Handed(target)
 	out.Replicas = handed.Replicas

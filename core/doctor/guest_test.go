@@ -46,6 +46,12 @@ func TestWhatTheTermsHandOver(t *testing.T) {
 	if got := nothing.ForOperation(given); got.Admin != nil || !got.Writable || got.Databases[0].Settings["user"] != "synapse" || got.Databases[0].Meets.Has(doctor.NeedsAdmin) {
 		t.Errorf("%+v", got)
 	}
+	nothing.Admit("main", pgdb.Settings{"user": "reader"})
+	for label, user := range map[string]string{"main": "synapse", "sqlite": "reader", "": "reader"} {
+		if got := nothing.Operating(given, label); got.Admin != nil || got.Replicas != nil || got.Databases[0].Settings["user"] != user || got.Databases[1].Path != "f" {
+			t.Errorf("%q: %+v", label, got.Databases[0])
+		}
+	}
 	if given.Databases[0].Settings["user"] != "synapse" || !given.Databases[0].Meets.Has(doctor.NeedsAdmin) {
 		t.Error("the target itself was changed")
 	}

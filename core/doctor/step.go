@@ -174,7 +174,9 @@ type Login struct {
 	Accepted bool
 }
 
-// OperationStep is long work that the plugin does under the host's eyes.
+// OperationStep is long work that the plugin does under the host's eyes. Its Effects and Statements are what it says of itself,
+// for the administrator to agree to: a third party's may not go beyond what its check declares, but what it then does is bounded
+// only by what Synapse's role may do. SQL and edit-file steps are carried out by the host, and held to what was declared.
 type OperationStep struct {
 	Name    string
 	Params  map[string]string // never a secret: plans are printed and kept

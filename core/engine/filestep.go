@@ -69,7 +69,7 @@ func (a *application) runFile(ctx context.Context, i int) error {
 	if err != nil {
 		return a.failed(ctx, span(i, i+1), err)
 	}
-	if err := mayEdit(a.plan.Bounds(), step.Path, ed.path); err != nil {
+	if err := a.engine.mayEdit(a.plan.Bounds(), step.Path, ed.path); err != nil {
 		return a.failed(ctx, span(i, i+1), refuse("it %v", err))
 	}
 	record := journal.File{Path: ed.path, Before: sum(ed.before), After: sum(ed.after)}

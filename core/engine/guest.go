@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
@@ -25,9 +28,12 @@ import (
 const (
 	maxGuestPlans     = 100
 	maxGuestSteps     = 1000
-	maxGuestStatement = 100_000 // bytes
-	maxGuestArgs      = 1000    // of one statement
-	maxGuestFile      = 1 << 20 // bytes that one step puts into a file
+	maxGuestStatement = 100_000  // bytes
+	maxGuestArgs      = 1000     // of one statement
+	maxGuestFile      = 1 << 20  // bytes that one step puts into a file
+	maxGuestEdited    = 64 << 20 // bytes of a file that is edited
+	maxGuestSaved     = 64 << 20 // bytes of the rows that one step saves
+	maxGuestAnswer    = 16 << 20 // bytes of the server's plan of one statement
 )
 
 // admit gives each check of a third party what its plugin is handed, and says why a check that needs PostgreSQL is not run.
@@ -102,19 +108,23 @@ func (e *Engine) admitReader(ctx context.Context, terms *doctor.Terms) error {
 
 // readerQuery asks where a session is, and for the first thing that its role may do besides reading: by itself, or as any
 // role that it could become.
-const readerQuery = `WITH able AS (SELECT oid, rolname, rolsuper, rolcreaterole FROM pg_roles r WHERE pg_has_role(session_user, r.oid, 'MEMBER')),
-  own AS (SELECT c.oid, c.relowner, format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_')
+const readerQuery = `WITH able AS (SELECT oid, rolname, rolsuper, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles r WHERE pg_has_role(session_user, r.oid, 'MEMBER')),
+  own AS (SELECT c.oid, c.relkind, c.relowner, format('%I.%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_')
 SELECT session_user::text, extract(epoch FROM pg_postmaster_start_time())::text,
   CASE WHEN has_function_privilege('pg_control_system()', 'EXECUTE') THEN (SELECT system_identifier::text FROM pg_control_system()) ELSE '' END,
   coalesce(
     (SELECT 'is a superuser, or can become one' FROM able WHERE rolsuper LIMIT 1),
     (SELECT 'may make roles' FROM able WHERE rolcreaterole LIMIT 1),
+    (SELECT 'may make databases' FROM able WHERE rolcreatedb LIMIT 1),
+    (SELECT 'may replicate' FROM able WHERE rolreplication LIMIT 1),
     (SELECT 'is a member of ' || rolname FROM able
-      WHERE rolname IN ('pg_write_all_data', 'pg_write_server_files', 'pg_read_server_files', 'pg_execute_server_program') LIMIT 1),
+      WHERE rolname IN ('pg_write_all_data', 'pg_write_server_files', 'pg_read_server_files', 'pg_execute_server_program', 'pg_signal_backend',
+        'pg_maintain', 'pg_create_subscription', 'pg_checkpoint') ORDER BY rolname LIMIT 1),
     (SELECT 'owns ' || own.name FROM own JOIN able ON able.oid = own.relowner ORDER BY own.name LIMIT 1),
     (SELECT 'may change ' || own.name FROM own JOIN able ON has_table_privilege(able.oid, own.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
-      OR has_any_column_privilege(able.oid, own.oid, 'INSERT, UPDATE') ORDER BY own.name LIMIT 1), '')`
+      OR has_any_column_privilege(able.oid, own.oid, 'INSERT, UPDATE')
+      OR CASE WHEN own.relkind = 'S' THEN has_sequence_privilege(able.oid, own.oid, 'USAGE') ELSE false END ORDER BY own.name LIMIT 1), '')`
 
 // onlyReads connects with a third party's login. It reports whether that leads to the server that was examined, and it is an
 // error when the role may do more than read.
@@ -149,7 +159,10 @@ func (e *Engine) bindGuest(ctx context.Context, s selected, plans []doctor.Plan)
 		p.Bound(&doctor.Effects{
 			Databases: slices.Clone(s.info.Changes.Databases), Tables: slices.Clone(s.info.Changes.Tables), Files: slices.Clone(s.info.Changes.Files),
 		})
-		err := validateGuest(*p)
+		if p.Risk == doctor.Safe && slices.ContainsFunc(p.Steps, func(s doctor.Step) bool { return s.SQL != nil || s.Operation != nil }) {
+			p.Risk = doctor.Careful // that nothing can be lost is not for a third party to say
+		}
+		err := e.validateGuest(*p)
 		if err == nil {
 			err = e.explain(ctx, *p)
 		}
@@ -161,7 +174,7 @@ func (e *Engine) bindGuest(ctx context.Context, s selected, plans []doctor.Plan)
 }
 
 // validateGuest looks at what the steps of a third party's plan are.
-func validateGuest(p doctor.Plan) error {
+func (e *Engine) validateGuest(p doctor.Plan) error {
 	for _, r := range p.Requires {
 		if r == doctor.RequireAdmin || r == doctor.RequireShut {
 			return fmt.Errorf("it requires %s", r)
@@ -174,14 +187,14 @@ func validateGuest(p doctor.Plan) error {
 		return fmt.Errorf("it has %d steps, and at most %d are possible", len(p.Steps), maxGuestSteps)
 	}
 	for i, step := range p.Steps {
-		if err := validateGuestStep(p, step); err != nil {
+		if err := e.validateGuestStep(p, step); err != nil {
 			return fmt.Errorf("step %d %w", i+1, err)
 		}
 	}
 	return nil
 }
 
-func validateGuestStep(p doctor.Plan, step doctor.Step) error {
+func (e *Engine) validateGuestStep(p doctor.Plan, step doctor.Step) error {
 	bounds := p.Bounds()
 	switch step.Kind() {
 	case doctor.KindSQL:
@@ -214,7 +227,7 @@ func validateGuestStep(p doctor.Plan, step doctor.Step) error {
 		if err != nil {
 			return fmt.Errorf("edits %s, which can't be read: %w", doctor.Clean(f.Path), cause(err))
 		}
-		return mayEdit(bounds, f.Path, real)
+		return e.mayEdit(bounds, f.Path, real)
 	case doctor.KindProbe:
 		if step.Probe.Admin {
 			return errors.New("asks as the administrator")
@@ -231,9 +244,12 @@ func validateGuestStep(p doctor.Plan, step doctor.Step) error {
 		} {
 			for _, name := range names[0] {
 				if !slices.Contains(names[1], name) {
-					return fmt.Errorf("changes the %s %s, which the check did not declare", what, doctor.Clean(name))
+					return fmt.Errorf("changes the %s %s, which the check did not declare in its Changes", what, doctor.Clean(name))
 				}
 			}
+		}
+		if changesDatabase(op) && (p.Database == "" || p.Expects == doctor.ExpectNone) {
+			return errors.New("changes a database, and its plan names or expects none")
 		}
 	}
 	for _, q := range statements(step) {
@@ -247,19 +263,52 @@ func validateGuestStep(p doctor.Plan, step doctor.Step) error {
 	return nil
 }
 
-// mayEdit refuses a file that was not declared, and a link that leads to such a file. real is where the path ends.
-func mayEdit(bounds *doctor.Effects, path, real string) error {
+// mayEdit refuses a file that was not declared, and a link that leads to such a file. real is where the path ends. It also
+// refuses what is no ordinary file, what the doctor keeps itself, and a file that has other names: those were not declared.
+func (e *Engine) mayEdit(bounds *doctor.Effects, path, real string) error {
 	if bounds == nil {
 		return nil
 	}
 	declared := cleaned(bounds.Files)
+	shown := doctor.Clean(path)
 	if !slices.Contains(declared, filepath.Clean(path)) {
-		return fmt.Errorf("edits %s, which the check did not declare", doctor.Clean(path))
+		return fmt.Errorf("edits %s, which the check did not declare in its Changes", shown)
 	}
 	if !slices.Contains(declared, real) {
-		return fmt.Errorf("edits %s, which leads to %s, and the check did not declare that", doctor.Clean(path), doctor.Clean(real))
+		return fmt.Errorf("edits %s, which leads to %s, and the check did not declare that", shown, doctor.Clean(real))
+	}
+	info, err := os.Lstat(real)
+	if err != nil {
+		return fmt.Errorf("edits %s, which can't be read: %w", shown, cause(err))
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("edits %s, which is no ordinary file", shown)
+	case info.Size() > maxGuestEdited:
+		return fmt.Errorf("edits %s, which is larger than %d MiB", shown, maxGuestEdited>>20)
+	case ok && owner.Nlink > 1:
+		return fmt.Errorf("edits %s, which has other names as well (hard links)", shown)
+	case e.keeps(real):
+		return fmt.Errorf("edits %s, which belongs to the doctor itself", shown)
 	}
 	return nil
+}
+
+// keeps reports whether a file is in the doctor's state directory.
+func (e *Engine) keeps(real string) bool {
+	if e.StateDir == "" {
+		return false
+	}
+	dir, err := filepath.Abs(e.StateDir)
+	if err != nil {
+		return true
+	}
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved
+	}
+	inside, err := filepath.Rel(dir, real)
+	return err == nil && filepath.IsLocal(inside)
 }
 
 func cleaned(paths []string) []string {
@@ -291,8 +340,9 @@ func declaredTables(bounds *doctor.Effects) []string {
 
 // statement is a text that a step has the server run.
 type statement struct {
-	text string
-	args []doctor.Value
+	text  string
+	args  []doctor.Value
+	reads string // what it is, where it may only read
 }
 
 // statements are all that a step would have the server run, the ones that put it back included.
@@ -300,22 +350,22 @@ func statements(step doctor.Step) []statement {
 	var all []statement
 	guard := func(g *doctor.Guard) {
 		if g != nil {
-			all = append(all, statement{g.Query, g.Args})
+			all = append(all, statement{g.Query, g.Args, "a guard"})
 		}
 	}
 	if q := step.SQL; q != nil {
 		guard(q.Guard)
 		if q.Save != nil {
-			all = append(all, statement{q.Save.Query, q.Save.Args})
+			all = append(all, statement{q.Save.Query, q.Save.Args, "the query of the rows that are saved"})
 		}
-		all = append(all, statement{q.Statement, q.Args})
+		all = append(all, statement{q.Statement, q.Args, ""})
 		for _, u := range q.Undo {
 			guard(u.Guard)
 			args := u.Args
 			if u.ForEachSaved {
 				args = append([]doctor.Value{{V: "{}"}}, args...)
 			}
-			all = append(all, statement{u.Statement, args})
+			all = append(all, statement{u.Statement, args, ""})
 		}
 	}
 	if step.Probe != nil {
@@ -332,6 +382,7 @@ func (e *Engine) explain(ctx context.Context, p doctor.Plan) error {
 		if len(all) == 0 {
 			continue
 		}
+		changes := false
 		label := p.Database
 		if step.Probe != nil {
 			label = step.Probe.Database
@@ -341,12 +392,17 @@ func (e *Engine) explain(ctx context.Context, p doctor.Plan) error {
 				return err
 			}
 			for _, s := range all {
-				if err := explainOne(ctx, tx, s, tables); err != nil {
+				found, err := explainOne(ctx, tx, s, tables)
+				if err != nil {
 					return err
 				}
+				changes = changes || found
 			}
 			return nil
 		})
+		if q := step.SQL; err == nil && changes && p.Reversible && len(q.Undo) == 0 {
+			err = errors.New("changes something and has no Undo, and its plan says that it can be put back")
+		}
 		if err != nil {
 			return fmt.Errorf("step %d %w", i+1, err)
 		}
@@ -357,7 +413,7 @@ func (e *Engine) explain(ctx context.Context, p doctor.Plan) error {
 // watched refuses a server that does not count what is changed, or on which backslashes in strings are read otherwise.
 func watched(ctx context.Context, c conn) error {
 	var counts, strings string
-	if err := c.QueryRow(ctx, `SELECT current_setting('track_counts'), current_setting('standard_conforming_strings')`).Scan(&counts, &strings); err != nil {
+	if err := c.QueryRow(ctx, `SELECT pg_catalog.current_setting('track_counts'), pg_catalog.current_setting('standard_conforming_strings')`).Scan(&counts, &strings); err != nil {
 		return fmt.Errorf("could not be looked at: %w", err)
 	}
 	if counts != "on" || strings != "on" {
@@ -366,35 +422,69 @@ func watched(ctx context.Context, c conn) error {
 	return nil
 }
 
-func explainOne(ctx context.Context, tx pgx.Tx, s statement, tables []string) error {
+// maxMessage is the longest message that PostgreSQL sends.
+const maxMessage = 1<<30 - 1
+
+// explainOne reports whether a statement changes a table. It is an error when that is one that was not declared.
+func explainOne(ctx context.Context, tx pgx.Tx, s statement, tables []string) (changes bool, err error) {
 	names, err := functionsOf(s.text)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := harmless(ctx, tx, names); err != nil {
-		return err
+		return false, err
 	}
+	// What the server computes while it plans, as repeat('x', 1000000000), is in what it says.
+	wire := tx.Conn().PgConn().Frontend()
+	wire.SetMaxBodyLen(maxGuestAnswer)
+	defer wire.SetMaxBodyLen(maxMessage)
 	rows, err := tx.Query(ctx, "EXPLAIN (VERBOSE, FORMAT JSON) "+s.text, values(s.args)...)
-	if err != nil {
-		return fmt.Errorf("has a statement that the server does not take: %w", err)
+	var texts []string
+	if err == nil {
+		texts, err = pgx.CollectRows(rows, pgx.RowTo[string])
 	}
-	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("has a statement that the server does not take: %w", err)
+	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large {
+		return false, fmt.Errorf("has a statement of which the server's plan is larger than %d MiB", maxGuestAnswer>>20)
 	}
+	if err != nil {
+		return false, fmt.Errorf("has a statement that the server does not take: %w", err)
+	}
+	var found []string
 	for _, text := range texts {
 		var plan any
 		if err := json.Unmarshal([]byte(text), &plan); err != nil {
-			return fmt.Errorf("could not be looked at: %w", err)
+			return false, fmt.Errorf("could not be looked at: %w", err)
 		}
-		for _, table := range modified(plan) {
-			if !slices.Contains(tables, table) {
-				return fmt.Errorf("changes %s, which the check did not declare", doctor.Clean(table))
-			}
-		}
+		found = append(found, modified(plan)...)
 	}
-	return nil
+	if s.reads != "" && len(found) > 0 {
+		return false, fmt.Errorf("changes %s by %s, which may only read", doctor.Clean(found[0]), s.reads)
+	}
+	other := slices.DeleteFunc(slices.Clone(found), func(t string) bool { return slices.Contains(tables, t) })
+	if len(other) == 0 {
+		return len(found) > 0, nil
+	}
+	rows, err = tx.Query(ctx, strangerQuery, other, tables)
+	if err != nil {
+		return false, fmt.Errorf("could not be looked at: %w", err)
+	}
+	other, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return false, fmt.Errorf("could not be looked at: %w", err)
+	}
+	if len(other) > 0 {
+		return false, fmt.Errorf("changes %s, which the check did not declare in its Changes", doctor.Clean(other[0]))
+	}
+	return true, nil
 }
+
+// strangerQuery lists those of some tables that are not a part of a declared one: its partitions, and what inherits from it.
+const strangerQuery = `WITH RECURSIVE part(name, whole) AS (
+    SELECT t.name, c.oid FROM pg_catalog.unnest($1::text[]) t(name)
+      LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace) ON n.nspname || '.' || c.relname = t.name
+    UNION SELECT p.name, i.inhparent FROM part p JOIN pg_catalog.pg_inherits i ON i.inhrelid = p.whole)
+SELECT name FROM part p LEFT JOIN pg_catalog.pg_class c ON c.oid = p.whole LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+GROUP BY name HAVING bool_or(n.nspname || '.' || c.relname = ANY ($2::text[])) IS NOT TRUE ORDER BY name`
 
 // modified are the tables that a plan of the server, as JSON, would change: those of every ModifyTable in it.
 func modified(node any) []string {
@@ -433,17 +523,30 @@ func modified(node any) []string {
 // watch is how many rows of each table a session had changed when its transaction began.
 type watch string
 
-const watchQuery = `SELECT coalesce(json_object_agg(relid, n_tup_ins + n_tup_upd + n_tup_del), '{}')::text
-FROM pg_stat_xact_all_tables WHERE n_tup_ins + n_tup_upd + n_tup_del > 0`
+const watchQuery = `SELECT coalesce(pg_catalog.json_object_agg(relid, n_tup_ins + n_tup_upd + n_tup_del), '{}')::text
+FROM pg_catalog.pg_stat_xact_all_tables WHERE n_tup_ins + n_tup_upd + n_tup_del > 0`
 
-// begun begins to watch a transaction of a third party's plan.
-func (a *application) begun(ctx context.Context, tx pgx.Tx) (w watch, err error) {
+// begun begins to watch a transaction of a third party's plan. What its steps call is looked at once more: the plan may be
+// an old one that is put back.
+func (a *application) begun(ctx context.Context, tx pgx.Tx, indexes []int) (w watch, err error) {
 	if a.plan.Bounds() == nil {
 		return "", nil
 	}
 	if err := watched(ctx, tx); err != nil {
 		return "", refuse("what the plan does %v", err)
 	}
+	for _, i := range indexes {
+		for _, s := range statements(a.steps[i]) {
+			names, err := functionsOf(s.text)
+			if err == nil {
+				err = harmless(ctx, tx, names)
+			}
+			if err != nil {
+				return "", refuse("step %d %v", i+1, err)
+			}
+		}
+	}
+	tx.Conn().PgConn().Frontend().SetMaxBodyLen(maxGuestSaved) // of a session that no other plan uses
 	if err := tx.QueryRow(ctx, watchQuery).Scan(&w); err != nil {
 		return "", fmt.Errorf("begin to watch what the plan does: %w", err)
 	}
@@ -471,7 +574,9 @@ SELECT coalesce(n.nspname, 'pg_catalog') = 'pg_catalog', coalesce(n.nspname || '
 FROM touched t LEFT JOIN pg_class c USING (oid) LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT EXISTS (SELECT FROM part p JOIN pg_class w ON w.oid = p.whole JOIN pg_namespace s ON s.oid = w.relnamespace
   WHERE p.oid = t.oid AND s.nspname || '.' || w.relname = ANY ($1))
-  AND NOT EXISTS (SELECT FROM part p JOIN touched w ON w.oid = p.whole WHERE p.oid = t.oid AND p.whole <> t.oid)
+  AND NOT EXISTS (SELECT FROM part p JOIN touched w ON w.oid = p.whole JOIN pg_class v ON v.oid = w.oid AND v.relkind <> 'v'
+    WHERE p.oid = t.oid AND p.whole <> t.oid)
+  AND c.relkind IS DISTINCT FROM 'v' -- it holds nothing; to make, change or drop one is in the catalog
 ORDER BY 1 DESC, 2`
 
 // within refuses a transaction that did more than the check declared, whoever did it. It is called when nothing but COMMIT is
@@ -484,12 +589,22 @@ func (a *application) within(ctx context.Context, tx pgx.Tx, w watch, xid string
 	if _, err := tx.Exec(ctx, `SET CONSTRAINTS ALL IMMEDIATE`); err != nil {
 		return fmt.Errorf("carry out what is deferred: %w", err)
 	}
+	// A function that the plan has called may have set another search path, or made temporary tables, which come before all
+	// others: what is asked from here on means PostgreSQL's own.
+	if _, err := tx.Exec(ctx, `SET LOCAL search_path = pg_catalog, pg_temp`); err != nil {
+		return fmt.Errorf("look at what the plan did: %w", err)
+	}
 	var is *string
-	if err := tx.QueryRow(ctx, `SELECT txid_current_if_assigned()::text`).Scan(&is); err != nil {
+	var locked bool
+	if err := tx.QueryRow(ctx, `SELECT txid_current_if_assigned()::text, (`+holdsLock+`)
+		FROM (SELECT count(set_config(name, 'on', true)) FROM pg_settings WHERE name = 'synchronous_commit' AND setting = 'off') s`, advisoryKey).Scan(&is, &locked); err != nil {
 		return fmt.Errorf("look at what the plan did: %w", err)
 	}
 	if is == nil || *is != xid {
 		return errors.New("a statement of the plan has ended its transaction")
+	}
+	if !locked {
+		return refuse("a function that the plan calls has given up the doctor's lock on the database; rolled back")
 	}
 	rows, err := tx.Query(ctx, touchedQuery, declaredTables(bounds), string(w))
 	if err != nil {
@@ -500,8 +615,8 @@ func (a *application) within(ctx context.Context, tx pgx.Tx, w watch, xid string
 	if _, err := pgx.ForEachRow(rows, []any{&catalog, &name}, func() error {
 		if !catalog {
 			names = append(names, a.engine.clean(name))
-		} else if len(names) == 0 || names[0] != "the catalog" {
-			names = append(names, "the catalog")
+		} else if len(names) == 0 { // the catalog's come first
+			names = append(names, "the catalog (something is made, altered or dropped)")
 		}
 		return nil
 	}); err != nil {
@@ -525,6 +640,31 @@ func (a *application) exec(ctx context.Context, c conn, text string, args ...any
 	}
 	rows.Close()
 	return rows.CommandTag(), rows.Err()
+}
+
+// countsItself reports whether the number that the server gives for a statement is that of the rows that it changes. For
+// SELECT, or behind a WITH, it is not.
+func countsItself(text string) bool {
+	s := scanner{text: text}
+	t, err := s.next()
+	return err == nil && slices.Contains([]string{"insert", "update", "delete", "merge"}, t.text)
+}
+
+// changedRows is how many rows of tables, catalog and TOAST aside, a third party's plan has changed in this session.
+func (a *application) changedRows(ctx context.Context, c conn) (n int64, err error) {
+	if a.plan.Bounds() == nil {
+		return 0, nil
+	}
+	err = c.QueryRow(ctx, `SELECT coalesce(pg_catalog.sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint FROM pg_catalog.pg_stat_xact_user_tables`).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count what the plan changes: %w", err)
+	}
+	return n, nil
+}
+
+// changesDatabase reports whether an operation says that it changes something in a database.
+func changesDatabase(op *doctor.OperationStep) bool {
+	return len(op.Effects.Databases)+len(op.Effects.Tables) > 0
 }
 
 // sameChecks says what is wrong with a plugin that has other checks than were recorded when it was trusted.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -105,6 +106,9 @@ func TestAnHonestPlanOfAThirdPartyIsAppliedAndUndone(t *testing.T) {
 	if p := r.Plans[0]; p.Steps[0].Status != doctor.StepApplied || strings.Contains(everything(t, db), "=-") {
 		t.Fatalf("%s: %s; %s", p.Status, p.Reason, everything(t, db))
 	}
+	if risk := r.Plans[0].Plan.Risk; risk != doctor.Careful {
+		t.Errorf("a third party's word that its SQL is safe was taken: %s", risk)
+	}
 	// It needs no plugin, and is held to what was declared all the same.
 	u, err := guestEngineIn(state, db, &doctor.Local{}).Undo(t.Context(), engine.UndoOptions{Consent: agree})
 	if err != nil {
@@ -125,6 +129,7 @@ func sqlOf(statement string) func(*doctor.Plan) {
 
 func TestAThirdPartysPlanThatShowsMoreThanWasDeclaredIsNotMade(t *testing.T) {
 	db := guestDB(t)
+	db.Exec(t, `CREATE VIEW secrets_view AS SELECT * FROM secrets; CREATE TABLE "Bridge" (id int); CREATE SCHEMA other; CREATE TABLE other.bridge (id int)`)
 	before := everything(t, db)
 	file := filepath.Join(t.TempDir(), "file")
 	os.WriteFile(file, []byte("broken"), 0o600)
@@ -158,12 +163,52 @@ func TestAThirdPartysPlanThatShowsMoreThanWasDeclaredIsNotMade(t *testing.T) {
 		"setval, in a text":          {sqlOf(`SELECT query_to_xml('SELECT setval(''stream'', 1000)', true, true, '')`), "calls query_to_xml"},
 		"setval, escaped":            {sqlOf(`SELECT U&"\0073etval"('stream', 1000)`), "escapes"},
 		"a setting":                  {sqlOf(`SELECT set_config('search_path', 'x', false)`), "calls set_config"},
-		"another session":            {sqlOf(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity`), "calls pg_terminate_backend"},
-		"the doctor's lock":          {sqlOf(`SELECT pg_advisory_unlock_all()`), "calls pg_advisory_unlock_all"},
-		"a large object":             {sqlOf(`SELECT lo_create(0)`), "calls lo_create"},
-		"no such table":              {sqlOf(`DELETE FROM nowhere`), "does not take"},
-		"outside transactions":       {func(p *doctor.Plan) { p.Steps[0].SQL.Mode = doctor.ModeNone }, "outside a transaction"},
-		"a lasting effect":           {func(p *doctor.Plan) { p.Steps[0].SQL.Lasting = true }, "no rollback takes back"},
+		"a call by TREAT":            {sqlOf(`SELECT TREAT(5::bigint AS pg_advisory_unlock)`), "has a TREAT(…)"},
+		"a call on an argument": {func(p *doctor.Plan) {
+			sqlOf(`SELECT $1.pg_advisory_unlock`)(p)
+			p.Steps[0].SQL.Args = []doctor.Value{{V: int64(5)}}
+		}, "calls pg_advisory_unlock"},
+		"a file of the server":   {sqlOf(`SELECT pg_read_file('PG_VERSION')`), "calls pg_read_file"},
+		"a notification":         {sqlOf(`SELECT pg_notify('c', 'x')`), "calls pg_notify"},
+		"the configuration":      {sqlOf(`SELECT pg_reload_conf()`), "calls pg_reload_conf"},
+		"a table by INTO":        {sqlOf(`SELECT 1 AS id INTO made`), "makes a table by SELECT … INTO"},
+		"a table that shadows":   {sqlOf(`WITH insert AS (SELECT 1) SELECT (1) insert INTO TEMP pg_locks`), "makes a table by SELECT … INTO"},
+		"a view of another":      {sqlOf(`UPDATE secrets_view SET bridge = NULL`), "changes public.secrets, which"},
+		"another schema":         {sqlOf(`DELETE FROM other.bridge`), "changes other.bridge, which"},
+		"a name in quotes":       {sqlOf(`DELETE FROM "Bridge"`), "changes public.Bridge, which"},
+		"a transaction prepared": {sqlOf(`PREPARE TRANSACTION 'x'`), "does not begin with SELECT"},
+		"EXPLAIN ANALYZE":        {sqlOf(`EXPLAIN ANALYZE DELETE FROM secrets`), "does not begin with SELECT"},
+		"a program":              {sqlOf(`COPY bridge TO PROGRAM 'cat'`), "does not begin with SELECT"},
+		"the guard, its own table": {func(p *doctor.Plan) {
+			p.Steps[0].SQL.Guard.Query = `WITH x AS (DELETE FROM bridge RETURNING 1) SELECT count(*) > 0 FROM x`
+		}, "changes public.bridge by a guard, which may only read"},
+		"the saved rows, its own table": {func(p *doctor.Plan) {
+			p.Steps[0].SQL.Save.Query = `DELETE FROM bridge b RETURNING row_to_json(b)::text`
+		}, "may only read"},
+		"a probe": {func(p *doctor.Plan) {
+			p.Steps = append(p.Steps, doctor.Step{Title: "S", Probe: &doctor.ProbeStep{Database: "main", Holds: &doctor.Guard{Query: `UPDATE bridge SET value = 1 RETURNING true`}}})
+		}, "step 2 changes public.bridge by a guard"},
+		"an undo that is none": {func(p *doctor.Plan) { p.Steps[0].SQL.Undo = nil }, "has no Undo"},
+		"an operation without a database": {func(p *doctor.Plan) {
+			p.Expects = doctor.ExpectNone
+			p.Steps = []doctor.Step{{Title: "S", Operation: &doctor.OperationStep{Name: "work", Effects: doctor.Effects{Tables: []string{"bridge"}}}}}
+		}, "its plan names or expects none"},
+		"an operation on another table": {func(p *doctor.Plan) {
+			p.Steps = []doctor.Step{{Title: "S", Operation: &doctor.OperationStep{Name: "work", Effects: doctor.Effects{Tables: []string{"bridge", "secrets"}}}}}
+		}, "changes the table public.secrets, which the check did not declare"},
+		"an operation on a file": {func(p *doctor.Plan) {
+			p.Steps = []doctor.Step{{Title: "S", Operation: &doctor.OperationStep{Name: "work", Effects: doctor.Effects{Files: []string{file}}}}}
+		}, "changes the file " + file},
+		"an undo by no operation": {func(p *doctor.Plan) {
+			p.Steps = []doctor.Step{{Title: "S", Operation: &doctor.OperationStep{Name: "work", Undo: "more", Effects: doctor.Effects{Tables: []string{"bridge"}}}}}
+		}, `is put back by the operation "more", which the check did not declare`},
+		"another session":      {sqlOf(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity`), "calls pg_terminate_backend"},
+		"the doctor's lock":    {sqlOf(`SELECT pg_advisory_unlock_all()`), "calls pg_advisory_unlock_all"},
+		"a large object":       {sqlOf(`SELECT lo_create(0)`), "calls lo_create"},
+		"a flood":              {sqlOf(`SELECT repeat('x', 40000000)`), "larger than 16 MiB"},
+		"no such table":        {sqlOf(`DELETE FROM nowhere`), "does not take"},
+		"outside transactions": {func(p *doctor.Plan) { p.Steps[0].SQL.Mode = doctor.ModeNone }, "outside a transaction"},
+		"a lasting effect":     {func(p *doctor.Plan) { p.Steps[0].SQL.Lasting = true }, "no rollback takes back"},
 		"the administrator": {func(p *doctor.Plan) {
 			p.Requires = []doctor.Requirement{doctor.RequireAdmin}
 			p.Steps[0].SQL.Admin = true
@@ -180,7 +225,9 @@ func TestAThirdPartysPlanThatShowsMoreThanWasDeclaredIsNotMade(t *testing.T) {
 		}, "at most 1000"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := guestEngine(t, db, newGuest(c.change)).Fix(t.Context(), engine.FixOptions{Apply: true, Consent: agree})
+			g := newGuest(c.change)
+			g.Checks[0].Operations = map[string]doctor.OperationFunc{"work": nil}
+			r, err := guestEngine(t, db, g).Fix(t.Context(), engine.FixOptions{Apply: true, Consent: agree})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -205,9 +252,29 @@ func TestAThirdPartysPlanThatDoesMoreThanWasDeclaredIsRolledBack(t *testing.T) {
 		"through a deferred trigger": {`CREATE CONSTRAINT TRIGGER t AFTER UPDATE ON bridge DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION forget()`, mendBridge, "it changes public.secrets; rolled back"},
 		"through a cascade":          {"", `DELETE FROM bridge`, "it changes public.secrets; rolled back"},
 		"DDL in a function":          {"", `SELECT quietly()`, "it changes the catalog"},
-		"SELECT INTO":                {"", `SELECT 1 AS id INTO made`, "it changes the catalog"},
-		"another's sequence":         {"", `UPDATE bridge SET value = nextval('stream')`, "it changes public.stream; rolled back"},
-		"through a rule":             {`CREATE RULE r AS ON UPDATE TO bridge DO ALSO DELETE FROM secrets`, mendBridge, ""},
+		"through a default":          {`ALTER TABLE bridge ALTER note SET DEFAULT meddle()::text`, `INSERT INTO bridge (value) VALUES (1)`, "it changes public.secrets; rolled back"},
+		"through a domain":           {`CREATE DOMAIN d AS int CHECK (meddle() IS NOT NULL)`, `UPDATE bridge SET value = 1::d`, "it changes public.secrets; rolled back"},
+		"through an operator": {`CREATE FUNCTION f(int, int) RETURNS int LANGUAGE sql AS 'SELECT meddle()::int'; CREATE OPERATOR !!! (FUNCTION = f, LEFTARG = int, RIGHTARG = int)`,
+			`UPDATE bridge SET value = 1 !!! 2`, "it changes public.secrets; rolled back"},
+		"through an INSTEAD OF trigger": {`CREATE VIEW v AS SELECT 1 AS id; CREATE TRIGGER t INSTEAD OF INSERT ON v FOR EACH ROW EXECUTE FUNCTION forget();
+			CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'INSERT INTO v VALUES (1); SELECT 1'`, `SELECT g()`, "it changes public.secrets; rolled back"},
+		"through a function with rights of its own": {`ALTER FUNCTION meddle() SECURITY DEFINER SET search_path = public`, `SELECT meddle()`, "it changes public.secrets; rolled back"},
+		"TRUNCATE in a function":                    {`CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$BEGIN TRUNCATE bridge CASCADE; RETURN 1; END$$`, `SELECT f()`, "it changes the catalog"},
+		"a setting of the role in a function":       {`CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$BEGIN ALTER ROLE CURRENT_USER SET work_mem = '1MB'; RETURN 1; END$$`, `SELECT f()`, "it changes the catalog"},
+		"GRANT in a function":                       {`CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$BEGIN GRANT SELECT ON secrets TO public; RETURN 1; END$$`, `SELECT f()`, "it changes the catalog"},
+		"a large object in a function":              {`CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$BEGIN PERFORM lo_create(0); RETURN 1; END$$`, `SELECT f()`, "it changes the catalog"},
+		"what is asked afterwards is shadowed": {`CREATE FUNCTION shade() RETURNS int LANGUAGE plpgsql AS $$BEGIN
+			CREATE TEMP TABLE pg_locks AS SELECT * FROM pg_catalog.pg_locks LIMIT 0;
+			CREATE TEMP TABLE pg_stat_xact_all_tables AS SELECT * FROM pg_catalog.pg_stat_xact_all_tables LIMIT 0;
+			DELETE FROM secrets; RETURN 1; END$$`, `SELECT shade()`, "it changes the catalog"},
+		"what is asked afterwards is elsewhere": {`CREATE SCHEMA evil; CREATE VIEW evil.pg_locks AS SELECT * FROM pg_catalog.pg_locks LIMIT 0;
+			CREATE VIEW evil.pg_stat_xact_all_tables AS SELECT * FROM pg_catalog.pg_stat_xact_all_tables LIMIT 0;
+			CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$BEGIN
+			DELETE FROM secrets; PERFORM set_config('search_path', 'evil, pg_catalog', false); RETURN 1; END$$`, `SELECT f()`, "it changes public.secrets; rolled back"},
+		"the doctor's lock is given up": {`CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$BEGIN PERFORM pg_advisory_unlock_all(); RETURN 1; END$$`,
+			`UPDATE bridge SET value = f()`, "has given up the doctor's lock on the database; rolled back"},
+		"another's sequence": {"", `UPDATE bridge SET value = nextval('stream')`, "it changes public.stream; rolled back"},
+		"through a rule":     {`CREATE RULE r AS ON UPDATE TO bridge DO ALSO DELETE FROM secrets`, mendBridge, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := guestDB(t)
@@ -236,6 +303,91 @@ func TestAThirdPartysPlanThatDoesMoreThanWasDeclaredIsRolledBack(t *testing.T) {
 	}
 }
 
+func TestAThirdPartysPlanIsHeldToTheRowsThatItNames(t *testing.T) {
+	db := guestDB(t)
+	db.Exec(t, `CREATE FUNCTION every() RETURNS bool LANGUAGE sql AS 'UPDATE bridge SET value = 1; SELECT true'`)
+	before := everything(t, db)
+	for name, c := range map[string]struct {
+		change func(*doctor.Plan)
+		want   string
+	}{
+		"plainly":     {sqlOf(mendBridge), "it affected 5 rows where at most 4 were planned; rolled back"},
+		"behind WITH": {sqlOf(`WITH x AS (UPDATE bridge SET value = 1 RETURNING 1) SELECT 1`), "it affected 5 rows where at most 4 were planned; rolled back"},
+		"behind WITH and another": {sqlOf(`WITH x AS (UPDATE bridge SET value = 1 WHERE id < 5 RETURNING 1) UPDATE bridge SET value = 1 WHERE id = 5`),
+			"it affected 5 rows where at most 4 were planned; rolled back"},
+		"by a function": {sqlOf(`SELECT every()`), "it affected 5 rows where at most 4 were planned; rolled back"},
+		"in its guard":  {func(p *doctor.Plan) { p.Steps[0].SQL.Guard.Query = `SELECT every()` }, "may only read; rolled back"},
+		"saved":         {func(*doctor.Plan) {}, "more rows of bridge would change than the 4 that were planned"},
+		"bytes, saved": {func(p *doctor.Plan) {
+			p.Steps[0].SQL.Save.Query, p.Steps[0].SQL.MaxRows = `SELECT repeat('x', 1 << 20) FROM generate_series(1, 100)`, 1000
+		}, "larger than 64 MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuest(func(p *doctor.Plan) {
+				p.Steps[0].SQL.MaxRows = 4
+				c.change(p)
+			})
+			r, err := guestEngine(t, db, g).Fix(t.Context(), engine.FixOptions{Apply: true, Consent: agree})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(r.Plans) != 1 || r.Plans[0].Steps[0].Status != doctor.StepFailed || !strings.Contains(r.Plans[0].Reason, c.want) {
+				t.Errorf("%s; %+v", r.Before.Checks[0].Reason, r.Plans)
+			}
+			if now := everything(t, db); now != before {
+				t.Errorf("changed:\n%s\n%s", before, now)
+			}
+		})
+	}
+}
+
+func TestHonestStatementsOfAThirdPartyAreApplied(t *testing.T) {
+	const setup = `CREATE VIEW own_view AS SELECT * FROM bridge;
+		CREATE TABLE child () INHERITS (bridge);
+		INSERT INTO child (value) VALUES (-9);
+		CREATE TABLE split (id int, at int) PARTITION BY RANGE (at);
+		CREATE TABLE split_1 PARTITION OF split FOR VALUES FROM (0) TO (10);
+		CREATE TABLE split_2 PARTITION OF split FOR VALUES FROM (10) TO (20);
+		INSERT INTO split VALUES (1, 1), (2, 11);
+		CREATE INDEX ON bridge (value)`
+	statements := []string{
+		mendBridge,
+		mendBridge + `;`,
+		`DELETE FROM child WHERE value < 0`,
+		`INSERT INTO bridge (value, note) SELECT 7, repeat('long ', 9000) FROM secrets`,
+		`INSERT INTO bridge (id, value) VALUES (1, 5) ON CONFLICT (id) DO UPDATE SET value = excluded.value RETURNING id`,
+		`WITH gone AS (DELETE FROM split RETURNING id) INSERT INTO bridge (value) SELECT id FROM gone`,
+		`UPDATE split SET at = 15 WHERE at = 1`,
+		`UPDATE own_view SET value = -value WHERE value < 0`,
+		`WITH s AS (SELECT id FROM secrets FOR UPDATE) UPDATE bridge SET value = 1 FROM s WHERE s.id = bridge.id`,
+		`UPDATE bridge SET note = random()::text || now() || coalesce(note, '') || '--' || $$/*$$ /* ' */ -- "
+		 WHERE "value" < 0`,
+		`SELECT count(*) FROM secrets`,
+	}
+	pgtest.EachMajor(t, nil, func(t *testing.T, s *pgtest.Server) {
+		db := s.Database(t, pgtest.WithSetup(guestSchema+setup))
+		g := newGuest(func(p *doctor.Plan) {
+			p.Steps, p.Reversible, p.Irreversible = nil, false, "no"
+			for _, statement := range statements {
+				p.Steps = append(p.Steps, doctor.Step{Title: statement, SQL: &doctor.SQLStep{Database: "main", Mode: doctor.ModeAlone, MaxRows: 20, Statement: statement}})
+			}
+		})
+		g.Checks[0].Changes.Tables = []string{"public.bridge", "split"}
+		r, err := guestEngine(t, db, g).Fix(t.Context(), engine.FixOptions{Apply: true, Consent: agree})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Plans) != 1 {
+			t.Fatal(r.Before.Checks[0].Reason)
+		}
+		for i, step := range r.Plans[0].Steps {
+			if step.Status != doctor.StepApplied {
+				t.Errorf("%s: %s; %s", statements[i], step.Status, r.Plans[0].Reason)
+			}
+		}
+	})
+}
+
 func TestAnUndoOfAThirdPartyIsHeldToWhatWasDeclared(t *testing.T) {
 	db := guestDB(t)
 	state := filepath.Join(t.TempDir(), "state")
@@ -249,6 +401,28 @@ func TestAnUndoOfAThirdPartyIsHeldToWhatWasDeclared(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p := u.Plans[0]; p.Status != doctor.PlanRefused || !strings.Contains(p.Reason, "it changes public.secrets") || everything(t, db) != before {
+		t.Errorf("%s: %s", p.Status, p.Reason)
+	}
+}
+
+func TestAnUndoOfAThirdPartyCallsNothingThatCanNotBeWatchedByNow(t *testing.T) {
+	db := guestDB(t)
+	state := filepath.Join(t.TempDir(), "state")
+	g := newGuest(func(p *doctor.Plan) {
+		p.Steps[0].SQL.Save, p.Steps[0].SQL.Undo = nil, []doctor.UndoSQL{{Statement: `UPDATE bridge SET value = 1 WHERE quietly() = 0`}}
+	})
+	if _, err := guestEngineIn(state, db, g).Fix(t.Context(), engine.FixOptions{Apply: true, Consent: agree}); err != nil {
+		t.Fatal(err)
+	}
+	before := everything(t, db)
+	if _, err := db.AdminConn(t).Exec(t.Context(), `ALTER EXTENSION plpgsql ADD FUNCTION quietly()`); err != nil {
+		t.Fatal(err)
+	}
+	u, err := guestEngineIn(state, db, &doctor.Local{}).Undo(t.Context(), engine.UndoOptions{Consent: agree})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := u.Plans[0]; p.Status != doctor.PlanRefused || !strings.Contains(p.Reason, "step 1 calls quietly") || everything(t, db) != before {
 		t.Errorf("%s: %s", p.Status, p.Reason)
 	}
 }
@@ -307,7 +481,12 @@ func TestWhatAThirdPartyIsHanded(t *testing.T) {
 	other := guestDB(t)
 	admin := db.AdminConn(t)
 	for _, s := range []string{
-		`DROP ROLE IF EXISTS guest_reader, guest_writer, guest_member, guest_maker`,
+		`DROP ROLE IF EXISTS guest_reader, guest_writer, guest_member, guest_maker, guest_creator, guest_replica, guest_killer, guest_counter`,
+		`CREATE ROLE guest_creator LOGIN CREATEDB PASSWORD 'reader-secret'`,
+		`CREATE ROLE guest_replica LOGIN REPLICATION PASSWORD 'reader-secret'`,
+		`CREATE ROLE guest_killer LOGIN PASSWORD 'reader-secret' IN ROLE pg_read_all_data, pg_signal_backend`,
+		`CREATE ROLE guest_counter LOGIN PASSWORD 'reader-secret' IN ROLE pg_read_all_data`,
+		`GRANT USAGE ON SEQUENCE stream TO guest_counter`,
 		`CREATE ROLE guest_reader LOGIN PASSWORD 'reader-secret' IN ROLE pg_read_all_data`,
 		`CREATE ROLE guest_writer LOGIN PASSWORD 'reader-secret' IN ROLE pg_read_all_data`,
 		`GRANT TRUNCATE ON secrets TO guest_writer`,
@@ -342,6 +521,10 @@ func TestWhatAThirdPartyIsHanded(t *testing.T) {
 		"a reader that truncates":   {doctor.NeedsPostgres, &doctor.Terms{Reader: reader("guest_writer", "")}, doctor.StatusUnknown, `the role "guest_writer" may change public.secrets`},
 		"a member of the owner":     {doctor.NeedsPostgres, &doctor.Terms{Reader: reader("guest_member", "")}, doctor.StatusUnknown, `owns public.bridge`},
 		"a maker of roles":          {doctor.NeedsPostgres, &doctor.Terms{Reader: reader("guest_maker", "")}, doctor.StatusUnknown, `may make roles`},
+		"a maker of databases":      {doctor.NeedsPostgres, &doctor.Terms{Reader: reader("guest_creator", "")}, doctor.StatusUnknown, `may make databases`},
+		"a replica":                 {doctor.NeedsPostgres, &doctor.Terms{Reader: reader("guest_replica", "")}, doctor.StatusUnknown, `may replicate`},
+		"one that ends others":      {doctor.NeedsPostgres, &doctor.Terms{Reader: reader("guest_killer", "")}, doctor.StatusUnknown, `is a member of pg_signal_backend`},
+		"one that counts on":        {doctor.NeedsPostgres, &doctor.Terms{Reader: reader("guest_counter", "")}, doctor.StatusUnknown, `may change public.stream`},
 		"a reader that is unknown":  {doctor.NeedsPostgres, &doctor.Terms{Reader: reader("guest_nobody", "")}, doctor.StatusUnknown, `read_dsn under plugins.acme in F`},
 		"Synapse's login as reader": {doctor.NeedsPostgres, &doctor.Terms{Reader: target(db).Databases[0].Settings}, doctor.StatusUnknown, `owns public.bridge`},
 	} {
@@ -436,5 +619,174 @@ func TestAThirdPartyEditsOnlyTheFilesThatItDeclared(t *testing.T) {
 				t.Errorf("%q; %s, %s", said, one, two)
 			}
 		})
+	}
+}
+
+// working is a plugin whose plan is an operation that tells what it was handed.
+func working(saw *[]*doctor.Target, effects doctor.Effects) *guest {
+	g := newGuest(func(p *doctor.Plan) {
+		p.Steps = []doctor.Step{{Title: "S", Operation: &doctor.OperationStep{Name: "work", Undo: "back", Effects: effects}}}
+	})
+	work := func(_ context.Context, t *doctor.Target, _ doctor.OperationStep, _ string, _ doctor.OperationHost) error {
+		*saw = append(*saw, t)
+		return nil
+	}
+	g.Checks[0].Operations = map[string]doctor.OperationFunc{"work": work, "back": work}
+	g.Checks[0].Changes = doctor.Effects{Tables: []string{"bridge"}, Files: []string{"/f"}}
+	g.terms.TrustDatabase = false
+	return g
+}
+
+func TestAnOperationOfAThirdPartyIsHandedTheLoginToWhatItChanges(t *testing.T) {
+	db := guestDB(t)
+	for name, c := range map[string]struct {
+		effects doctor.Effects
+		main    bool
+	}{
+		"a table":      {doctor.Effects{Tables: []string{"bridge"}}, true},
+		"a file alone": {doctor.Effects{Files: []string{"/f"}}, false},
+		"nothing":      {doctor.Effects{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var saw []*doctor.Target
+			to := target(db)
+			to.Databases[0].DataStores = []string{"main"}
+			second := target(db).Databases[0]
+			second.Label, second.DataStores = "state", []string{"state"}
+			to.Databases, to.Replicas = append(to.Databases, second), target(db).Databases
+			e := engine.New(engine.Options{Version: "test", Target: to, StateDir: filepath.Join(t.TempDir(), "state"), Sources: []doctor.Source{working(&saw, c.effects)}})
+			r, err := e.Fix(t.Context(), engine.FixOptions{Apply: true, Consent: agree})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(saw) != 1 {
+				t.Fatalf("%s; %+v", r.Before.Checks[0].Reason, r.Plans)
+			}
+			if got := saw[0]; got.Admin != nil || got.Replicas != nil || (got.Databases[0].Settings != nil) != c.main || got.Databases[1].Settings != nil {
+				t.Errorf("%+v %+v", got.Databases[0], got.Databases[1])
+			}
+		})
+	}
+}
+
+func TestAThirdPartysOperationIsPutBackByItsOwnPluginAndOnlyWhileThatIsAllowed(t *testing.T) {
+	db := guestDB(t)
+	for name, c := range map[string]struct {
+		change func(*guest) doctor.Source
+		want   string
+	}{
+		"the same":       {func(g *guest) doctor.Source { return g }, ""},
+		"removed":        {func(*guest) doctor.Source { return &doctor.Local{} }, `the plugin with the check "bridge" is not loaded`},
+		"not allowed":    {func(g *guest) doctor.Source { g.terms.AllowFix = false; return g }, "allow_fix: true under plugins.acme in F"},
+		"one of our own": {func(g *guest) doctor.Source { return &g.Local }, "made by another plugin"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := filepath.Join(t.TempDir(), "state")
+			var saw []*doctor.Target
+			if _, err := guestEngineIn(state, db, working(&saw, doctor.Effects{Tables: []string{"bridge"}})).Fix(t.Context(), engine.FixOptions{Apply: true, Consent: agree}); err != nil || len(saw) != 1 {
+				t.Fatal(saw, err)
+			}
+			u, err := guestEngineIn(state, db, c.change(working(&saw, doctor.Effects{}))).Undo(t.Context(), engine.UndoOptions{Consent: agree})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p := u.Plans[0]; !strings.Contains(p.Reason, c.want) || (p.Status == doctor.PlanApplied) != (c.want == "") || (len(saw) == 2) != (c.want == "") {
+				t.Errorf("%s: %s; %d", p.Status, p.Reason, len(saw))
+			}
+		})
+	}
+}
+
+func TestAThirdPartyEditsOnlyOrdinaryFilesThatAreItsOwn(t *testing.T) {
+	db := guestDB(t)
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(dir, "state")
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for _, d := range []string{"state", "a", "b"} {
+		if err := os.MkdirAll(in(d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []string{"state/file", "a/file", "b/file", "twice"} {
+		if err := os.WriteFile(in(f), []byte("broken"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range []error{os.Link(in("twice"), in("once")), syscall.Mkfifo(in("pipe"), 0o600), os.Symlink(in("a"), in("link")),
+		os.Truncate(in("twice"), 6), os.WriteFile(in("large"), nil, 0o600), os.Truncate(in("large"), 65<<20)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum := sha256.Sum256([]byte("broken"))
+	for name, c := range map[string]struct{ path, want string }{
+		"another name":        {in("once"), "hard links"},
+		"a pipe":              {in("pipe"), "no ordinary file"},
+		"a directory":         {in("a"), "no ordinary file"},
+		"a large file":        {in("large"), "larger than 64 MiB"},
+		"the doctor's own":    {in("state/file"), "belongs to the doctor itself"},
+		"no such file":        {in("missing"), "can't be read"},
+		"up and down":         {in("a") + "/../b/file", ""},
+		"up behind a link":    {in("link") + "/../b/file", ""},
+		"through a directory": {in("link/file"), "which leads to " + in("a/file")},
+		"a relative path":     {"file", "without an absolute path"},
+		"an honest one":       {in("a/file"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuest(func(p *doctor.Plan) {
+				p.Steps[0] = doctor.Step{Title: "S", EditFile: &doctor.EditFileStep{Path: c.path, Before: hex.EncodeToString(sum[:]),
+					Splices: []doctor.Splice{{Old: []byte("broken"), New: []byte("whole")}}}}
+			})
+			g.Checks[0].Changes = doctor.Effects{Files: []string{c.path}}
+			r, err := guestEngineIn(state, db, g).Fix(t.Context(), engine.FixOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := r.Before.Checks[0].Reason; !strings.Contains(got, c.want) || (len(r.Plans) == 1) != (c.want == "") {
+				t.Errorf("%d plans: %s", len(r.Plans), got)
+			}
+		})
+	}
+}
+
+func TestAThirdPartysFileIsNotPutBackWhereItLeadsElsewhere(t *testing.T) {
+	db := guestDB(t)
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, dir, other := filepath.Join(root, "state"), filepath.Join(root, "dir"), filepath.Join(root, "other")
+	path := filepath.Join(dir, "file")
+	for _, d := range []string{dir, other} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte("broken"))
+	g := newGuest(func(p *doctor.Plan) {
+		p.Steps[0] = doctor.Step{Title: "S", EditFile: &doctor.EditFileStep{Path: path, Before: hex.EncodeToString(sum[:]),
+			Splices: []doctor.Splice{{Old: []byte("broken"), New: []byte("whole")}}}}
+	})
+	g.Checks[0].Changes = doctor.Effects{Files: []string{path}}
+	if _, err := guestEngineIn(state, db, g).Fix(t.Context(), engine.FixOptions{Apply: true, Consent: agree}); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{os.WriteFile(filepath.Join(other, "file"), []byte("whole"), 0o600), os.RemoveAll(dir), os.Symlink(other, dir)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, err := guestEngineIn(state, db, &doctor.Local{}).Undo(t.Context(), engine.UndoOptions{Consent: agree})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := os.ReadFile(filepath.Join(other, "file")); u.Plans[0].Status != doctor.PlanRefused || !strings.Contains(u.Plans[0].Reason, "which leads to") || string(text) != "whole" {
+		t.Errorf("%s: %s; %s", u.Plans[0].Status, u.Plans[0].Reason, text)
 	}
 }

@@ -16,20 +16,38 @@ import (
 var guestVerbs = []string{"select", "with", "values", "insert", "update", "delete", "merge"}
 
 // functionsOf reads a third party's statement as PostgreSQL's scanner does (scan.l), and returns the names that may be called
-// in it: before a parenthesis, or after a dot, since (5).pg_sleep is a call as well. It refuses what is not one statement of the verbs that are allowed, and two spellings behind which a name could
-// hide.
+// in it: before a parenthesis, or after a dot, since (5).pg_sleep is a call as well. It refuses what is not one statement of
+// the verbs that are allowed, and the spellings behind which a name could hide. SELECT … INTO is refused because EXPLAIN does
+// not show it: after SELECT no INTO can follow between the same parentheses otherwise.
 func functionsOf(text string) ([]string, error) {
 	s := scanner{text: text}
 	var before token
 	var names []string
+	selects := []bool{false} // whether SELECT has come, for each parenthesis that is open
 	for first := true; ; first = false {
 		t, err := s.next()
 		if err != nil {
 			return nil, err
 		}
+		last := len(selects) - 1
 		switch {
 		case first && (t.kind != word || !slices.Contains(guestVerbs, t.text)):
-			return nil, fmt.Errorf("has a statement that does not begin with %s", strings.ToUpper(strings.Join(guestVerbs, ", ")))
+			return nil, fmt.Errorf("has a statement that does not begin with %s, as a third party's must: what else there is to do "+
+				"is for an operation, or for a manual step", strings.ToUpper(strings.Join(guestVerbs, ", ")))
+		case t.kind == word && t.text == "into" && selects[last]:
+			return nil, errors.New("makes a table by SELECT … INTO")
+		case t.kind == other && t.text == "(" && before.kind == word && before.text == "treat":
+			return nil, errors.New("has a TREAT(…), which calls a function by the name of a type: call it by its own")
+		}
+		switch {
+		case t.kind == word && t.text == "select":
+			selects[last] = true
+		case t.kind == other && t.text == "(":
+			selects = append(selects, false)
+		case t.kind == other && t.text == ")" && last > 0:
+			selects = selects[:last]
+		}
+		switch {
 		case t.kind == end:
 			return names, nil
 		case (t.kind == word || t.kind == quotedWord) && before.kind == other && before.text == ".":
@@ -53,7 +71,7 @@ const (
 	word                 // in lower case
 	quotedWord           // as it is
 	literal
-	other // one byte
+	other // one byte, or an argument
 )
 
 type token struct {
@@ -95,6 +113,13 @@ func (s *scanner) next() (token, error) {
 			s.at += 2*len(tag) + n
 			return token{kind: literal}, nil
 		}
+		// An argument. Its number has no fraction: $1.f calls f.
+		n := 1
+		for n < len(rest) && isDigit(rest[n]) {
+			n++
+		}
+		s.at += n
+		return token{other, rest[:n]}, nil
 	case isNameStart(c):
 		n := 1
 		for n < len(rest) && (isNameStart(rest[n]) || isDigit(rest[n]) || rest[n] == '$') {
@@ -211,15 +236,19 @@ var harmlessFunctions = []string{
 	"bernoulli", "system", // methods of TABLESAMPLE
 	"random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday",
 	"nextval", "currval", "lastval",
+	"pg_sequence_last_value",
 	"pg_relation_size", "pg_table_size", "pg_indexes_size", "pg_total_relation_size", "pg_database_size",
 }
 
 // harmfulQuery finds, among names of functions, those with effects that a rollback leaves or that show in no table: built-in
 // ones that are volatile (setval, set_config, pg_terminate_backend, pg_advisory_unlock, lo_import, query_to_xml, which runs a
-// text), and those of extensions (dblink). A function that somebody made in this database may be called: what it does is seen.
-const harmfulQuery = `SELECT DISTINCT p.proname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+// text), and those of extensions (dblink). A function that somebody made in this database may be called, by name, by a
+// trigger, a default or an operator: what it does to tables is seen. What it does beyond them (a NOTIFY, a setval, a dblink of
+// its own) is not, but no plugin can make such a function.
+const harmfulQuery = `SELECT DISTINCT p.proname::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 WHERE p.proname = ANY ($1) AND (n.nspname = 'pg_catalog' AND p.provolatile = 'v' AND p.proname <> ALL ($2)
-  OR p.provolatile <> 'i' AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'))
+  OR p.provolatile <> 'i' AND EXISTS (SELECT FROM pg_catalog.pg_depend d
+    WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'))
 ORDER BY 1`
 
 func harmless(ctx context.Context, tx pgx.Tx, names []string) error {
@@ -235,7 +264,7 @@ func harmless(ctx context.Context, tx pgx.Tx, names []string) error {
 		return fmt.Errorf("could not be looked at: %w", err)
 	}
 	if len(found) > 0 {
-		return fmt.Errorf("calls %s, whose effect can't be watched", doctor.Clean(strings.Join(found, ", ")))
+		return fmt.Errorf("calls %s, whose effect can't be watched: put a value into an argument, and other work into an operation", doctor.Clean(strings.Join(found, ", ")))
 	}
 	return nil
 }

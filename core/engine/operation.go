@@ -71,7 +71,16 @@ func (a *application) execute(ctx context.Context, i int, op doctor.OperationSte
 		defer end()
 		host.stopping = stopping
 	}
-	return a.source.Execute(ctx, doctor.ExecuteRequest{Target: a.engine.Target.ForOperation(), Check: a.record.Plan.Check(), Step: op, Resume: resume}, host)
+	target := a.engine.Target.ForOperation()
+	if terms := doctor.TermsOf(a.source); terms != nil {
+		label := ""
+		if changesDatabase(a.steps[i].Operation) {
+			label = a.plan.Database
+		}
+		target = terms.Operating(a.engine.Target, label)
+		defer target.Close()
+	}
+	return a.source.Execute(ctx, doctor.ExecuteRequest{Target: target, Check: a.record.Plan.Check(), Step: op, Resume: resume}, host)
 }
 
 // operationHost is what an operation sees of the engine.

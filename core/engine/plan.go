@@ -256,6 +256,9 @@ func (e *Engine) validateStep(s selected, p doctor.Plan, step doctor.Step) error
 		if !slices.Contains(s.info.Operations, step.Operation.Name) {
 			return fmt.Errorf("asks for the operation %q, which the check did not declare", doctor.Clean(step.Operation.Name))
 		}
+		if undo := step.Operation.Undo; undo != "" && !slices.Contains(s.info.Operations, undo) {
+			return fmt.Errorf("is put back by the operation %q, which the check did not declare", doctor.Clean(undo))
+		}
 	case doctor.KindManual:
 		if strings.TrimSpace(step.Manual.Text) == "" {
 			return fmt.Errorf("says nothing")

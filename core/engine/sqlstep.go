@@ -53,7 +53,7 @@ func (a *application) runSQL(ctx context.Context, first, end int) error {
 	if err := a.unlogged(ctx, tx, indexes); err != nil {
 		return a.failed(ctx, indexes, err)
 	}
-	watch, err := a.begun(ctx, tx)
+	watch, err := a.begun(ctx, tx, indexes)
 	if err != nil {
 		return a.failed(ctx, indexes, err)
 	}
@@ -138,6 +138,10 @@ func (a *application) undoLasting(ctx context.Context, indexes []int) error {
 // statement runs one step inside its transaction: guard, saved rows, statement, bound.
 func (a *application) statement(ctx context.Context, tx pgx.Tx, i int) error {
 	q := a.steps[i].SQL
+	start, err := a.changedRows(ctx, tx)
+	if err != nil {
+		return err
+	}
 	if err := holds(ctx, tx, q.Guard); err != nil {
 		return err
 	}
@@ -145,6 +149,13 @@ func (a *application) statement(ctx context.Context, tx pgx.Tx, i int) error {
 		if err := a.save(ctx, tx, i, q); err != nil {
 			return err
 		}
+	}
+	before, err := a.changedRows(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if before != start {
+		return refuse("%s: its guard, or the query of the rows that are saved, changes rows, and may only read; rolled back", a.steps[i].Title)
 	}
 	text, err := a.text(q)
 	if err != nil {
@@ -154,7 +165,15 @@ func (a *application) statement(ctx context.Context, tx pgx.Tx, i int) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.steps[i].Title, err)
 	}
-	if n := tag.RowsAffected(); n > q.MaxRows {
+	n := tag.RowsAffected()
+	if !countsItself(text) {
+		after, err := a.changedRows(ctx, tx)
+		if err != nil {
+			return err
+		}
+		n = max(n, after-before)
+	}
+	if n > q.MaxRows {
 		return fmt.Errorf("%s: it affected %d rows where at most %d were planned; rolled back", a.steps[i].Title, n, q.MaxRows)
 	}
 	return nil
@@ -194,16 +213,24 @@ func (a *application) save(ctx context.Context, tx pgx.Tx, i int, q *doctor.SQLS
 	if err != nil {
 		return fmt.Errorf("save the rows of %s: %w", q.Save.Table, err)
 	}
-	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
+	defer rows.Close()
+	var saved []doctor.SavedRow
+	size := 0
+	for rows.Next() {
+		r := doctor.SavedRow{Table: q.Save.Table}
+		if err := rows.Scan(&r.JSON); err != nil {
+			return fmt.Errorf("save the rows of %s: %w", q.Save.Table, err)
+		}
+		if int64(len(saved)) == q.MaxRows {
+			return fmt.Errorf("%s: more rows of %s would change than the %d that were planned", a.steps[i].Title, q.Save.Table, q.MaxRows)
+		}
+		if size += len(r.JSON); size > maxGuestSaved && a.plan.Bounds() != nil {
+			return fmt.Errorf("%s: the rows of %s that it saves are larger than %d MiB", a.steps[i].Title, q.Save.Table, maxGuestSaved>>20)
+		}
+		saved = append(saved, r)
+	}
+	if err := rows.Err(); err != nil {
 		return fmt.Errorf("save the rows of %s: %w", q.Save.Table, err)
-	}
-	if int64(len(texts)) > q.MaxRows {
-		return fmt.Errorf("%s: %d rows of %s would change where at most %d were planned", a.steps[i].Title, len(texts), q.Save.Table, q.MaxRows)
-	}
-	saved := make([]doctor.SavedRow, len(texts))
-	for n, text := range texts {
-		saved[n] = doctor.SavedRow{Table: q.Save.Table, JSON: text}
 	}
 	return a.engine.journal.SaveRows(ctx, a.record.ID, i, "", saved)
 }
@@ -217,11 +244,19 @@ func holds(ctx context.Context, c conn, g *doctor.Guard) error {
 	if err != nil {
 		return fmt.Errorf("test what must hold: %w", err)
 	}
-	answers, err := pgx.CollectRows(rows, pgx.RowTo[*bool])
-	if err != nil {
+	var answer *bool
+	n := 0
+	for ; n < 2 && rows.Next(); n++ { // a second row is one too many, and the rest is not kept
+		if err := rows.Scan(&answer); err != nil {
+			rows.Close()
+			return fmt.Errorf("test what must hold: %w", err)
+		}
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
 		return fmt.Errorf("test what must hold: %w", err)
 	}
-	if len(answers) == 1 && answers[0] != nil && *answers[0] {
+	if n == 1 && answer != nil && *answer {
 		return nil
 	}
 	if g.Else == "" {

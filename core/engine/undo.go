@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -198,15 +199,28 @@ func (e *Engine) sourceOf(p doctor.Plan) (doctor.Source, error) {
 		return nil, nil
 	}
 	check := p.Check()
+	var source doctor.Source
 	for _, d := range e.described {
 		if d.err == nil && slices.ContainsFunc(d.Checks, func(c doctor.CheckInfo) bool { return c.ID == check }) {
-			return d.source, nil
+			source = d.source
+			break
 		}
 	}
-	if s := e.SourceOf(check); s != nil {
-		return s, nil
+	if source == nil {
+		source = e.SourceOf(check)
 	}
-	return nil, refuse("the plugin with the check %q is not loaded", check)
+	if source == nil {
+		return nil, refuse("the plugin with the check %q is not loaded", check)
+	}
+	// The plugin that made the plan may be gone, another have its check, and the administrator have thought better of it.
+	terms := doctor.TermsOf(source)
+	switch {
+	case (terms == nil) != (p.Bounds() == nil):
+		return nil, refuse("the plan was made by another plugin than %s, which has the check %q now", source.Name(), check)
+	case terms != nil && !terms.AllowFix:
+		return nil, refuse("a plugin of a third party would carry it out: %s", terms.HowToAllow())
+	}
+	return source, nil
 }
 
 // undoPatience is how long putting back may take after the administrator has given up waiting.
@@ -296,7 +310,7 @@ func (a *application) undoSQL(ctx context.Context, first, end int) error {
 	if err := a.unlogged(ctx, tx, indexes); err != nil {
 		return err
 	}
-	watch, err := a.begun(ctx, tx)
+	watch, err := a.begun(ctx, tx, indexes)
 	if err != nil {
 		return err
 	}
@@ -379,6 +393,15 @@ func (a *application) undoFile(ctx context.Context, i int) error {
 	}
 	if err := a.belongs(ctx, a.steps[i].EditFile); err != nil {
 		return err
+	}
+	if bounds := a.plan.Bounds(); bounds != nil {
+		real, err := filepath.EvalSymlinks(f.Path)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", f.Path, cause(err))
+		}
+		if err := a.engine.mayEdit(bounds, a.steps[i].EditFile.Path, real); err != nil {
+			return refuse("it %v", err)
+		}
 	}
 	switch state {
 	case fileOther:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -65,10 +66,24 @@ func withDetail(code codes.Code, text string, detail protoadapt.MessageV1) error
 	return s.Err()
 }
 
+// farClock is how much earlier than here a deadline may come on the far side.
+const farClock = 250 * time.Millisecond
+
+func gaveUp(err error) bool {
+	code := status.Code(err)
+	return code == codes.DeadlineExceeded || code == codes.Canceled
+}
+
 // fromStatus is the inverse of toStatus. The call's own context comes first: who gave up knows why.
 func fromStatus(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
+	}
+	if gaveUp(err) {
+		// The far side keeps the call's deadline too, and may be the first to notice that it has come.
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < farClock {
+			<-ctx.Done()
+		}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
