@@ -40,6 +40,7 @@ func (o *outputFlags) register(f *pflag.FlagSet, formats []string) {
 func (o *outputFlags) formatter(t *targetFlags, a *assembled, s streams) (report.Formatter, error) {
 	opts := o.options(s.out)
 	opts.Verbose, opts.Flags = t.verbose, t.repeated()
+	opts.PluginFlags = t.plugins.repeated()
 	opts.FailOn, opts.Incomplete = o.failOn, o.incomplete
 	if !slices.Contains(o.formats, o.format) {
 		return nil, fmt.Errorf("--format: %q is not a format of this report: %s", o.format, strings.Join(o.formats, ", "))

@@ -37,6 +37,17 @@ func (p *pluginFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&p.inProcess, "in-process", false, "run the built-in checks in this process, for debugging")
 }
 
+func (p *pluginFlags) repeated() []string {
+	var flags []string
+	for _, dir := range p.dirs {
+		flags = append(flags, "--plugin-dir", dir)
+	}
+	for _, file := range p.dev {
+		flags = append(flags, "--dev-plugin", file)
+	}
+	return flags
+}
+
 // start begins to start the plugins' processes, in the background. A mistake in the doctor's configuration starts none.
 func (p *pluginFlags) start(ctx context.Context, log *slog.Logger, notice io.Writer) (*config.Config, []doctor.Source, error) {
 	conf, err := config.Load()

@@ -288,12 +288,7 @@ func (t *targetFlags) repeated() []string {
 	}
 	flags = append(flags, t.port.repeated()...)
 	flags = append(flags, t.machine.repeated()...)
-	for _, dir := range t.plugins.dirs {
-		flags = append(flags, "--plugin-dir", dir)
-	}
-	for _, p := range t.plugins.dev {
-		flags = append(flags, "--dev-plugin", p)
-	}
+	flags = append(flags, t.plugins.repeated()...)
 	if t.stateDir != "" {
 		flags = append(flags, "--state-dir", t.stateDir)
 	}

@@ -46,13 +46,14 @@ type Options struct {
 // Engine runs checks and fixes on one target. Its methods are not for use at the same time.
 type Engine struct {
 	Options
-	examined  []*examined      // as many as Target.Databases; nil until prepared
-	described []described      // as many as Sources; nil until prepared
-	journal   *journal.Journal // open while something is applied
-	begun     bool             // the run is in the journal
-	unsettled map[string]error // by lock key: what a killed run left and could not be settled
-	settled   []string         // ids of plans of killed runs that were finished, or put back, by this one
-	noted     string           // the other roles that the administrator has been told of
+	examined  []*examined       // as many as Target.Databases; nil until prepared
+	described []described       // as many as Sources; nil until prepared
+	journal   *journal.Journal  // open while something is applied
+	begun     bool              // the run is in the journal
+	ended     journal.RunStatus // how, where the plans in the journal don't tell
+	unsettled map[string]error  // by lock key: what a killed run left and could not be settled
+	settled   []string          // ids of plans of killed runs that were finished, or put back, by this one
+	noted     string            // the other roles that the administrator has been told of
 
 	foundAdmin bool // the target's administrator's connection was found, not given
 }

@@ -214,6 +214,9 @@ func (a *application) save(ctx context.Context, tx pgx.Tx, i int, q *doctor.SQLS
 		return fmt.Errorf("save the rows of %s: %w", q.Save.Table, err)
 	}
 	defer rows.Close()
+	if n := len(rows.FieldDescriptions()); n != 1 {
+		return fmt.Errorf("save the rows of %s: the query gives %d columns instead of one with each row's JSON, such as SELECT row_to_json(t)::text FROM … t", q.Save.Table, n)
+	}
 	var saved []doctor.SavedRow
 	size := 0
 	for rows.Next() {

@@ -53,8 +53,10 @@ func (e *Engine) Undo(ctx context.Context, o UndoOptions) (*UndoReport, error) {
 			result.Status = doctor.PlanApplied
 		case !started && ctx.Err() == nil:
 			result.Status, result.Reason = doctor.PlanRefused, e.reason(err)
+			e.ended = journal.RunRefused
 		default:
 			result.Status, result.Reason = doctor.PlanFailed, e.reason(err)
+			e.ended = journal.RunFailed
 		}
 		report.Plans = append(report.Plans, result)
 		if err != nil {
@@ -119,6 +121,9 @@ func (e *Engine) shown(p journal.Plan) doctor.PlanResult {
 
 func (e *Engine) undoPlan(ctx context.Context, p journal.Plan, result *doctor.PlanResult, consent func(context.Context, doctor.PlanResult) error) (started bool, err error) {
 	if !p.Plan.Reversible {
+		if p.Plan.Irreversible == "" {
+			return false, refuse("it can't be put back")
+		}
 		return false, refuse("it can't be put back: %s", p.Plan.Irreversible)
 	}
 	if key := e.lockKey(p.Plan); key != p.Target {
@@ -484,7 +489,7 @@ func (e *Engine) openJournal() error {
 	if err != nil {
 		return err
 	}
-	e.journal, e.begun = j, false
+	e.journal, e.begun, e.ended = j, false, ""
 	return nil
 }
 
@@ -500,6 +505,9 @@ func (e *Engine) closeJournal() {
 			case journal.PlanApplying, journal.PlanUndoing:
 				err = errUnsettled
 			}
+		}
+		if e.ended != "" {
+			status = e.ended
 		}
 		if err == nil {
 			if err := e.journal.End(context.Background(), e.Target.RunID, time.Now(), status); err != nil {

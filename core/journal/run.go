@@ -17,6 +17,7 @@ const (
 	RunRunning     RunStatus = "running" // or killed before it could say otherwise
 	RunDone        RunStatus = "done"
 	RunFailed      RunStatus = "failed"
+	RunRefused     RunStatus = "refused"     // an undo that a gate, a precondition or a person turned down; nothing has changed
 	RunInterrupted RunStatus = "interrupted" // killed; a later run settled it
 )
 

@@ -11,6 +11,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
@@ -33,6 +34,8 @@ type Options struct {
 	// Flags are repeated in every command that the report suggests, so that it examines the same target: -c and the
 	// like as they were given. They are printed; leave out what holds a password.
 	Flags []string
+	// PluginFlags are those of Flags that say which plugins there are. Some commands take no others.
+	PluginFlags []string
 	// Redact is applied to everything. Nil when no secret is known.
 	Redact *doctor.Redactor
 
@@ -105,8 +108,12 @@ func (o Options) normal() Options {
 
 // command is a command line of the doctor that looks at the same target.
 func (o Options) command(subcommand string, args ...string) string {
+	return o.commandWith(o.Flags, subcommand, args...)
+}
+
+func (o Options) commandWith(flags []string, subcommand string, args ...string) string {
 	words := []string{"synapse-doctor", subcommand}
-	for _, a := range append(append([]string{}, args...), o.Flags...) {
+	for _, a := range slices.Concat(args, flags) {
 		words = append(words, shellQuote(doctor.Clean(o.Redact.String(a))))
 	}
 	return strings.Join(words, " ")

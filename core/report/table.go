@@ -330,6 +330,17 @@ func verdict(r *doctor.Report) (style, words string) {
 	return green, "✓ Nothing wrong was found. " + detail + "."
 }
 
+// askedFor are the checks to name again in a command that looks at the same ones; none where all were run.
+func askedFor(r *doctor.Report) []string {
+	var ids []string
+	for _, c := range r.Checks {
+		if c.Asked {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
+}
+
 func (p *paper) next(r *doctor.Report, found []doctor.Finding) {
 	if len(found) == 0 {
 		return
@@ -339,9 +350,9 @@ func (p *paper) next(r *doctor.Report, found []doctor.Finding) {
 	type suggestion struct{ command, what string }
 	var all []suggestion
 	if slices.ContainsFunc(found, func(f doctor.Finding) bool { return f.Fixable }) {
-		all = append(all, suggestion{p.command("fix"), "shows what it would change; changes nothing"})
+		all = append(all, suggestion{p.command("fix", askedFor(r)...), "shows what it would change; changes nothing"})
 	}
-	all = append(all, suggestion{"synapse-doctor explain " + shellQuote(found[0].Code), "what the first finding means"})
+	all = append(all, suggestion{p.commandWith(p.PluginFlags, "explain", found[0].Code), "what the first finding means"})
 	n := 0
 	for _, s := range all {
 		n = max(n, width(s.command))

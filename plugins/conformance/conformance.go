@@ -38,7 +38,7 @@ type Result struct {
 	ID       string // lower-case words joined by hyphens, stable for ever
 	Title    string // what holds when it passes
 	Status   Status
-	Reason   string // what was seen, or why it was skipped; empty when it passed
+	Reason   string // what was seen, or why it was skipped; when it passed, what its author should know all the same, if anything
 	Hint     string // what its author can do; only when it failed
 	Duration time.Duration
 }
@@ -64,6 +64,11 @@ type point struct {
 type skip struct{ reason string }
 
 func (s *skip) Error() string { return s.reason }
+
+// note is what is said of a point that passes.
+type note struct{ text string }
+
+func (n *note) Error() string { return n.text }
 
 func skipped(format string, args ...any) error { return &skip{fmt.Sprintf(format, args...)} }
 
@@ -120,6 +125,9 @@ func (k *kit) result(ctx context.Context, p point) Result {
 		r.Status, r.Reason, r.Hint = Fail, k.stand.clean(err.Error()), p.hint
 		if _, ok := errors.AsType[*skip](err); ok {
 			r.Status, r.Hint = Skipped, ""
+		}
+		if _, ok := err.(*note); ok { // alone: joined with an error it is none
+			r.Status, r.Hint = Pass, ""
 		}
 	}
 	return r

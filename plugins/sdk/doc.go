@@ -45,7 +45,10 @@
 //
 //	Changes: doctor.Effects{Tables: []string{"application_services_state"}},
 //	Plan: func(ctx context.Context, t *doctor.Target, findings []doctor.Finding) ([]doctor.Plan, error) {
-//		var plan doctor.Plan // what it covers, its risk, what must hold first: see doctor.Plan
+//		plan := doctor.Plan{
+//			ID: "acme-bridges/wake", Title: "Wake the bridges that are behind", Risk: doctor.Careful,
+//			Expects: doctor.ExpectSynapse, Database: findings[0].Database, Reversible: true,
+//		}
 //		for _, f := range findings {
 //			bridge := []doctor.Value{{V: f.Object.Name}}
 //			plan.Covers = append(plan.Covers, f.Key())
@@ -53,13 +56,14 @@
 //				Database: f.Database, Mode: doctor.ModeAlone, MaxRows: 1,
 //				Statement: `UPDATE application_services_state SET state = 'up' WHERE as_id = $1 AND state = 'down'`, Args: bridge,
 //				Guard:     &doctor.Guard{Query: `SELECT state = 'down' FROM application_services_state WHERE as_id = $1`, Args: bridge, Else: "It is up."},
-//				Undo:      []doctor.UndoSQL{{Statement: `UPDATE application_services_state SET state = 'down' WHERE as_id = $1`, Args: bridge}},
+//				Undo:      []doctor.UndoSQL{{Statement: `UPDATE application_services_state SET state = 'down' WHERE as_id = $1 AND state = 'up'`, Args: bridge}},
 //			}})
 //		}
 //		return []doctor.Plan{plan}, nil
 //	},
 //
-// plugins/sdk/sdktest takes the check through all of it on a real server.
+// plugins/sdk/sdktest takes the check through all of it on a real server. What a statement changes or deletes beyond such a
+// flag is read before, with a doctor.Save, and put back row by row: docs/plugins.md shows it.
 //
 // # What the author may rely on
 //

@@ -27,7 +27,9 @@ COOKIE = ("SYNAPSE_DOCTOR_PLUGIN", "5f0a1c2e-doctor-plugin")
 
 def sentence(error: BaseException) -> str:
     """An error in words, without a character that UTF-8 does not have."""
-    text = " ".join(str(error).split()) or "no reason was given"
+    server = getattr(error, "diag", None)  # what PostgreSQL says, without the lines in which it points into the statement
+    text = f"{server.message_primary} (SQLSTATE {error.pgcode})" if server and server.message_primary else str(error)
+    text = " ".join(text.split()) or "no reason was given"
     if not isinstance(error, (RuntimeError, Skip, Cancelled, Stopped)):
         text = f"{type(error).__name__}: {text}"
     return text.encode("utf-8", "replace").decode()[:4000]
@@ -108,7 +110,7 @@ class _Plugin:
         _on_end(context, life.end)
         target = _target(context, request, life)
         with _errors(context):
-            for plan in check.plan(target, request.findings) if check.plan else []:
+            for plan in (check.plan(target, request.findings) if check.plan else None) or ():
                 yield pb.PlanResponse(plan=plan)
 
     def execute(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:

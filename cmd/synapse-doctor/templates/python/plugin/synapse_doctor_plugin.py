@@ -18,7 +18,8 @@ A plugin is a program that serves checks. This is a whole one:
         needs=[pb.NEED_SYNAPSE], codes=[Code("acme-bridges/behind", "a bridge is behind", pb.SEVERITY_WARNING)], run=run)])
 
 What is said, and what it means, is in plugin.proto; its messages are in plugin_pb2. run and plan only read: what is to be
-changed is a step of a plan, and the host carries it out. Print what you like: it goes to the host's debug log.
+changed is a step of a plan, and the host carries it out. Print what you like: it goes to the host's debug log, as does the
+traceback of an exception, and synapse-doctor check -v shows both.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class Check:
     needs: Sequence[int]  # what must be there before run is called
     codes: Sequence[Code]  # every code that run may report
     run: Callable[[Target, Report], None]
-    plan: Callable[[Target, Sequence[Any]], Iterable[Any]] | None = None  # findings → pb.PlannedFix
+    plan: Callable[[Target, Sequence[Any]], Iterable[Any]] | None = None  # findings → pb.PlannedFix, any number: yield them
     operations: Mapping[str, Callable[[Target, Any, str, Operation], None]] = field(default_factory=dict)
-    changes: Any = None  # pb.Effects: all that the plans may change; what goes beyond it is refused
+    changes: Any = None  # pb.Effects: all that the plans may change; what goes beyond it is refused, so that plan needs it
 
 
 class Skip(Exception):

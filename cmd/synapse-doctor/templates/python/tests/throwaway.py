@@ -80,17 +80,37 @@ class Homeserver:
         """Runs synapse-doctor with the plugin, and returns its report."""
         return json.loads(self._doctor(*args, "--format=json", codes=(0, 2)))  # 2: something was found
 
+    def show(self, check: str) -> None:
+        """Under make try: prints what synapse-doctor says of what was broken, and ends the test there."""
+        if command := os.environ.get("TRY"):
+            print(flush=True)
+            self._run(*command.split(), check)
+            raise unittest.SkipTest("shown")
+
     def undo(self) -> None:
         """Puts back what the last fix has changed."""
         self._doctor("undo", "--yes", codes=(0,))
 
     def _doctor(self, *args: str, codes: tuple[int, ...]) -> str:
+        done = self._run(*args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if done.returncode not in codes:
+            raise AssertionError(f"{' '.join(done.args)}: exit {done.returncode}\n{done.stderr}{reasons(done.stdout)}")
+        return done.stdout
+
+    def _run(self, *args: str, **pipes: int) -> subprocess.CompletedProcess[str]:
         command = [os.environ.get("DOCTOR", "synapse-doctor"), *args, "-c", self.config, "--dev-plugin", os.environ["PLUGIN"]]
         environment = {**os.environ, "SYNAPSE_DOCTOR_STATE_DIR": os.path.join(self.dir, "state"), "SYNAPSE_DOCTOR_ADMIN_DSN": "none"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode not in codes:
-            raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}{done.stdout}")
-        return done.stdout
+        return subprocess.run(command, text=True, env=environment, check=False, **pipes)
+
+
+def reasons(report: str) -> str:
+    """Why checks could not examine, and plans were not applied; the whole report where it does not say."""
+    try:
+        parts = json.loads(report)
+        said = [f"{p['id']} is {p['status']}: {p['reason']}" for kind in ("checks", "plans") for p in parts.get(kind, ()) if p.get("reason")]
+    except ValueError:
+        said = []
+    return "\n".join(said) or report
 
 
 def binary(name: str) -> str:
