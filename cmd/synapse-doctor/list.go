@@ -69,14 +69,14 @@ func runList(ctx context.Context, args []string, s streams) (int, error) {
 func listPage(checks []doctor.CheckInfo, thresholds bool) string {
 	var page strings.Builder
 	for _, c := range checks {
-		fmt.Fprintf(&page, "# %s\n\n%s. %s\n\n", doctor.Clean(c.ID), doctor.Clean(c.Title), doctor.Clean(c.Why))
+		fmt.Fprintf(&page, "# %s\n\n%s. %s\n\n", inPage(c.ID), inPage(c.Title), inPage(c.Why))
 		for _, k := range c.Codes {
-			fmt.Fprintf(&page, "- `%s` (%s): %s\n", doctor.Clean(k.ID), k.Severity, doctor.Clean(k.Title))
+			fmt.Fprintf(&page, "- `%s` (%s): %s\n", inPage(k.ID), k.Severity, inPage(k.Title))
 		}
 		if thresholds && len(c.Thresholds) > 0 {
 			page.WriteString("\nThresholds:\n\n")
 			for _, t := range c.Thresholds {
-				fmt.Fprintf(&page, "- `%s` (%s): %s\n", doctor.Clean(t.ID), doctor.Clean(strings.TrimSpace(doctor.Number(t.Default)+" "+t.Unit)), doctor.Clean(t.Title))
+				fmt.Fprintf(&page, "- `%s` (%s): %s\n", inPage(t.ID), inPage(strings.TrimSpace(doctor.Number(t.Default)+" "+t.Unit)), inPage(t.Title))
 			}
 		}
 		page.WriteString("\n")

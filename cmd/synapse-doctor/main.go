@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -81,8 +82,11 @@ func run(args []string, s streams) int {
 	}
 	switch args[0] {
 	case "help", "-h", "--help":
-		usage(s.out)
-		return exitOK
+		if len(args) == 1 {
+			usage(s.out)
+			return exitOK
+		}
+		args = append(slices.Clone(args[1:]), "--help")
 	case "--version":
 		args = []string{"version"}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -38,12 +39,15 @@ type listedPlugin struct {
 	Fix     bool     `json:"allow_fix"`
 	Reads   string   `json:"database"` // none, read_dsn or trust_database
 	Env     []string `json:"env,omitempty"`
+	Unused  []string `json:"unused,omitempty"` // files of the same name, which the one at Path comes before
 
 	may, next string
 }
 
-const pluginListAbout = `The plugins of third parties: those that were added, whether they are run or refused and why, what they may do, and
-the files that are found in the usual directories and were not added. Only those that were added are asked for their version.
+const pluginListAbout = `The plugins of third parties: those that were added, whether they are run or
+refused and why, what they may do, and the files that are found in the usual
+directories and were not added. Only those that were added are asked for their
+version.
 
 Exit codes: 0; 1 a plugin that was added is refused.`
 
@@ -58,7 +62,10 @@ func runPluginList(ctx context.Context, args []string, s streams) (int, error) {
 		return exitFailed, err
 	}
 	if f.NArg() > 0 {
-		return exitFailed, errors.New("plugin list takes no argument")
+		return exitFailed, errors.New("plugin list takes no argument: synapse-doctor plugin list")
+	}
+	if *format != "table" && *format != "json" {
+		return exitFailed, fmt.Errorf("--format: %q is not a format of plugin list: table or json", *format)
 	}
 	conf, err := config.Load()
 	if err != nil {
@@ -79,8 +86,6 @@ func runPluginList(ctx context.Context, args []string, s streams) (int, error) {
 			Directories   []string       `json:"directories"`
 			Plugins       []listedPlugin `json:"plugins"`
 		}{1, p.pluginDirs(), append([]listedPlugin{}, all...)})
-	default:
-		return exitFailed, fmt.Errorf("--format: %q is not a format of plugin list: table or json", *format)
 	}
 	if err != nil {
 		return exitFailed, fmt.Errorf("print the list: %w", err)
@@ -103,7 +108,9 @@ func (p *pluginFlags) list(ctx context.Context, conf *config.Config) ([]listedPl
 		wg.Go(func() {
 			defer source.Close()
 			all[i] = describeEntry(ctx, entry, source)
-			all[i].Path, _ = p.file(entry)
+			path, _ := p.file(entry)
+			all[i].Path = doctor.Clean(path)
+			all[i].Unused = cleaned(slices.DeleteFunc(p.found(entry.Name), func(other string) bool { return other == path }))
 		})
 	}
 	wg.Wait()
@@ -126,11 +133,24 @@ func (p *pluginFlags) list(ctx context.Context, conf *config.Config) ([]listedPl
 			if err != nil {
 				path = file
 			}
-			all = append(all, listedPlugin{Name: doctor.Clean(name), Status: pluginFound, Path: doctor.Clean(path), Reads: "none",
-				next: "synapse-doctor plugin add " + shellWord(path)})
+			l := listedPlugin{Name: doctor.Clean(name), Status: pluginFound, Path: doctor.Clean(path), Reads: "none", next: "synapse-doctor plugin add " + shellWord(path)}
+			if unused := p.found(name); len(unused) > 1 {
+				l.Unused = cleaned(unused[1:])
+			}
+			if !pluginWords.MatchString(name) {
+				l.Reason, l.next = "No plugin has such a name: it is lower-case words joined by hyphens.", ""
+			}
+			all = append(all, l)
 		}
 	}
 	return all, nil
+}
+
+func cleaned(paths []string) []string {
+	for i, path := range paths {
+		paths[i] = doctor.Clean(path)
+	}
+	return paths
 }
 
 func escapeGlob(dir string) string {
@@ -138,7 +158,7 @@ func escapeGlob(dir string) string {
 }
 
 // describeEntry asks a plugin that was added.
-func describeEntry(ctx context.Context, entry config.Plugin, source doctor.Source) listedPlugin {
+func describeEntry(ctx context.Context, entry config.Plugin, source *host.Source) listedPlugin {
 	l := listedPlugin{Name: entry.Name, Status: pluginEnabled, Entry: entry.Where, SHA256: entry.Sum(), Checks: entry.Checks,
 		Fix: entry.AllowFix, Reads: "none", Env: entry.Env, may: may(entry)}
 	switch {
@@ -151,7 +171,8 @@ func describeEntry(ctx context.Context, entry config.Plugin, source doctor.Sourc
 	if err == nil {
 		l.Version = doctor.Clean(d.Version)
 		if ids := idsOf(d); !sameIDs(ids, entry.Checks) {
-			err = fmt.Errorf("it has the checks %s now. Run: %s", strings.Join(ids, ", "), updateCommand(entry.Name))
+			terms := source.Terms()
+			err = fmt.Errorf("it has the checks %s now. If that is right, run: %s", strings.Join(ids, ", "), terms.Update)
 		}
 	}
 	if err != nil {
@@ -176,12 +197,15 @@ func sameIDs(a, b []string) bool {
 func pluginPage(all []listedPlugin, dirs []string) string {
 	var page, next strings.Builder
 	for _, l := range all {
-		fmt.Fprintf(&page, "# %s\n\n", strings.TrimSpace(l.Name+" "+l.Version)+": "+l.Status)
+		fmt.Fprintf(&page, "# %s\n\n", inPage(strings.TrimSpace(l.Name+" "+l.Version)+": "+l.Status))
 		if l.Reason != "" {
-			fmt.Fprintf(&page, "%s\n\n", l.Reason)
+			fmt.Fprintf(&page, "%s\n\n", inPage(l.Reason))
 		}
 		if l.Path != "" {
-			fmt.Fprintf(&page, "- file: %s\n", l.Path)
+			fmt.Fprintf(&page, "- file: %s\n", inPage(l.Path))
+		}
+		for _, path := range l.Unused {
+			fmt.Fprintf(&page, "- not used, since that one comes first: %s\n", inPage(path))
 		}
 		if len(l.Checks) > 0 {
 			fmt.Fprintf(&page, "- checks: %s\n", strings.Join(l.Checks, ", "))
@@ -190,7 +214,7 @@ func pluginPage(all []listedPlugin, dirs []string) string {
 			fmt.Fprintf(&page, "- may: %s\n", l.may)
 		}
 		if l.Entry != "" {
-			fmt.Fprintf(&page, "- trusted by: %s\n", doctor.Clean(l.Entry))
+			fmt.Fprintf(&page, "- trusted by: %s\n", inPage(l.Entry))
 		}
 		page.WriteString("\n")
 		if l.next != "" {
@@ -206,8 +230,21 @@ func pluginPage(all []listedPlugin, dirs []string) string {
 	return page.String()
 }
 
+// inPage keeps a stranger's words from being read as marks of the page that they stand in.
+func inPage(s string) string {
+	s = strings.NewReplacer("`", "'", "**", "∗∗", "](", "] (").Replace(doctor.Clean(s))
+	if s != "" && strings.ContainsRune("#|-*0123456789", rune(s[0])) {
+		return " " + s
+	}
+	return s
+}
+
 // shellWord writes a word as a shell takes it.
 func shellWord(s string) string {
+	if doctor.Clean(s) != s { // in the one form that spells control characters
+		quoted := strconv.Quote(s)
+		return "$'" + strings.NewReplacer(`\"`, `"`, "'", `\'`).Replace(quoted[1:len(quoted)-1]) + "'"
+	}
 	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%", r))
 	}) {

@@ -111,7 +111,7 @@ func (p newProject) write(version string) (err error) {
 		words = append(words, "@VERSION@", require, "@REPLACE@", replace)
 	}
 	if _, err := os.Lstat(p.dir); err == nil {
-		return fmt.Errorf("%s exists already: --dir names another directory", p.dir)
+		return fmt.Errorf("%s exists already: --dir names another directory. Run: synapse-doctor plugin new %s --lang %s --dir DIR", p.dir, p.name, p.lang)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -174,7 +174,7 @@ func (p newProject) module(version string) (require, replace string, err error) 
 	if p.sdk == "" {
 		m := released.FindStringSubmatch(version)
 		if m == nil {
-			return "", "", fmt.Errorf("this synapse-doctor (%s) is no release that a module could be downloaded for: --sdk names a directory with its source", version)
+			return "", "", fmt.Errorf("this synapse-doctor (%s) is no release that a module could be downloaded for: --sdk names a directory with its source. Run: synapse-doctor plugin new %s --sdk DIR", version, p.name)
 		}
 		return "v" + m[1], "", nil
 	}

@@ -20,18 +20,18 @@ import (
 // readerRole is the role that plugins of third parties read the database as.
 const readerRole = "synapse_doctor_reader"
 
-// readRole makes the reading role on the homeserver's server and returns the connection string for it. The password is made
-// here, and what reaches the server is its SCRAM verifier.
-func (a *addFlags) readRole(ctx context.Context, s streams) (string, error) {
+// readRole makes the reading role on the homeserver's server and returns the connection string for it, and what drops it
+// again. The password is made here, and what reaches the server is its SCRAM verifier.
+func (a *addFlags) readRole(ctx context.Context, s streams) (dsn string, drop func() error, err error) {
 	assembled, err := a.target.assemble(pflag.NewFlagSet("", pflag.ContinueOnError))
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer assembled.target.Close()
 	e := engine.New(engine.Options{Version: version(), Target: assembled.target, FindAdmin: a.target.admin() == "", Redactor: assembled.redactor})
 	main, admin, err := e.Administrator(ctx)
 	if err != nil {
-		return "", fmt.Errorf("a role can't be made without an administrator's connection: %w: give one with --admin-dsn, or make the role yourself and give --read-dsn", err)
+		return "", nil, fmt.Errorf("a role can't be made without an administrator's connection: %w: give one with --admin-dsn @FILE, or make the role yourself and give --read-dsn @FILE", err)
 	}
 	password := rand.Text()
 	assembled.redactor.Add(password)
@@ -39,7 +39,7 @@ func (a *addFlags) readRole(ctx context.Context, s streams) (string, error) {
 	rand.Read(salt)
 	verifier, err := pgdb.ScramVerifier(password, salt)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	name := pgx.Identifier{readerRole}.Sanitize()
 	statements := []string{
@@ -52,10 +52,10 @@ func (a *addFlags) readRole(ctx context.Context, s streams) (string, error) {
 		fmt.Fprintf(s.err, "    %s;\n", doctor.Clean(statement))
 	}
 	if err := a.agreeToRole(ctx, s); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if err := makeRole(ctx, admin, statements, verifier); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	settings := pgdb.Settings{"user": readerRole, "password": password}
 	for _, k := range []string{"host", "hostaddr", "port", "dbname", "sslmode", "sslrootcert"} {
@@ -63,17 +63,18 @@ func (a *addFlags) readRole(ctx context.Context, s streams) (string, error) {
 			settings[k] = main.Settings[k]
 		}
 	}
+	drop = func() error { return dropRole(context.WithoutCancel(ctx), admin, main.Settings["dbname"]) }
 	c, err := pgdb.Connect(ctx, settings, main.Options())
 	if err != nil {
-		dropErr := dropRole(context.WithoutCancel(ctx), admin, main.Settings["dbname"])
-		return "", errors.Join(fmt.Errorf("the role %s was made, could not log in, and was dropped again: %w. pg_hba.conf must let it in, such as: host %s %s 127.0.0.1/32 scram-sha-256",
+		dropErr := drop()
+		return "", nil, errors.Join(fmt.Errorf("the role %s was made, could not log in, and was dropped again: %w. pg_hba.conf must let it in, such as: host %s %s 127.0.0.1/32 scram-sha-256",
 			readerRole, err, main.Settings["dbname"], readerRole), dropErr)
 	}
 	pgdb.Close(c)
-	return dsnOf(settings), nil
+	return dsnOf(settings), drop, nil
 }
 
-// agreeToRole asks. Its error is that nobody agreed.
+// agreeToRole asks. It returns errNotAgreed when nobody agrees.
 func (a *addFlags) agreeToRole(ctx context.Context, s streams) error {
 	if a.yes {
 		return nil
@@ -84,10 +85,12 @@ func (a *addFlags) agreeToRole(ctx context.Context, s streams) error {
 		return err
 	}
 	if answer = strings.TrimSpace(answer); !strings.EqualFold(answer, "yes") && !strings.EqualFold(answer, "y") {
-		return errors.New("you did not agree to the role, and nothing was changed")
+		return errNotAgreed
 	}
 	return nil
 }
+
+var errNotAgreed = errors.New("nobody agreed to the role")
 
 // unlogged keeps the verifier out of the server's log. Only a superuser may say so.
 const unlogged = `SELECT set_config(s.name, v.value, true) FROM pg_settings s JOIN (VALUES

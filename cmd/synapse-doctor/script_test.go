@@ -26,6 +26,7 @@ import (
 //	start NAME ARG…             run it in the background: signal NAME SIG, ended NAME CODE, plugins NAME, gone NAME
 //	survives N DB SQL FROM TO ARG…   break, kill a fix at a random moment, settle, look: N times
 //	goexample FILE, pyexample FILE [DIR]   the plugin of plugins/examples, or one in Python of the script's own
+//	misbehaving FILE            the program of plugins/host/testdata/misbehave, which does what the file's name says
 //	newdb NAME fixture|empty|synapse|ported   a database of this script; ownserver before it: on a server of its own
 //	homeserverdb FILE           the real homeserver's SQLite file, as newdb's synapse of the real data: [data]
 //	tls                         the ownserver takes TLS
@@ -101,7 +102,7 @@ func TestScripts(t *testing.T) {
 			"snapshot": scripted(snapshotCommand), "unchanged": scripted(unchangedCommand),
 			"width": scripted(widthCommand), "report": scripted(reportCommand), "plans": scripted(plansCommand),
 			"statuses": scripted(statusesCommand), "findings": scripted(findingsCommand),
-			"explained": scripted(explainedCommand), "goexample": scripted(exampleCommand), "pyexample": scripted(pyExampleCommand), "sqlite": scripted(sqliteCommand),
+			"explained": scripted(explainedCommand), "goexample": scripted(exampleCommand), "misbehaving": scripted(misbehavingCommand), "pyexample": scripted(pyExampleCommand), "sqlite": scripted(sqliteCommand),
 			"mode": scripted(modeCommand), "newestrun": scripted(runCommand), "onlyadded": scripted(onlyAddedCommand), "oneline": scripted(onelineCommand),
 		},
 		Condition: func(cond string) (bool, error) {

@@ -1,5 +1,5 @@
 // Package config reads and changes synapse-doctor's own configuration: the plugins that an administrator trusts, findings
-// that are lived with, thresholds, and defaults of options. It imports nothing of this repository.
+// that are lived with, thresholds, and defaults of options. Of this repository it imports core/owned.
 //
 // The file is YAML:
 //
@@ -8,6 +8,7 @@
 //	    path: /usr/lib/synapse-doctor/plugins/synapse-doctor-plugin-acme # without it the usual directories are searched
 //	    sha256: {linux/amd64: 8f43…, linux/arm64: 17c0…}
 //	    checks: [acme-bridges]
+//	    changes: {tables: [acme_portal]}
 //	    read_dsn: postgresql://synapse_doctor_reader:…@localhost/synapse
 //	    allow_fix: true
 //	ignore:
@@ -33,7 +34,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
+
+	"github.com/synapse-doctor/synapse-doctor/core/owned"
 )
 
 // Config is what the files say together.
@@ -55,10 +59,18 @@ type Plugin struct {
 	SHA256   map[string]string // 64 hexadecimal digits, by platform: linux/amd64
 	Checks   []string          // ids of its checks when it was added
 	AllowFix bool              // its plans may be applied
+	Changes  *Changes          // all that its plans could change when it was added; nil where that was not recorded
 	// TrustDatabase: its checks and plans get Synapse's login, in sessions that default to read only.
 	TrustDatabase bool
 	ReadDSN       string   // what its checks and plans connect with; holds a password
 	Env           []string // names of environment variables that it is given besides the usual ones
+}
+
+// Changes is what plans change: names of tables, files and databases.
+type Changes struct {
+	Tables    []string `yaml:"tables,flow,omitempty"`
+	Files     []string `yaml:"files,flow,omitempty"`
+	Databases []string `yaml:"databases,flow,omitempty"`
 }
 
 // Sum is the recorded SHA-256 of the plugin's file on this platform; empty when there is none.
@@ -177,7 +189,7 @@ func Read(paths ...string) (*Config, error) {
 
 // read reads a file that nobody but root and this user can change.
 func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would hold the program up
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
@@ -186,8 +198,11 @@ func read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	if err := onlyOurs(path, info); err != nil {
-		return nil, err
+	if !info.Mode().IsRegular() {
+		return nil, &Error{Path: path, Text: "it is no ordinary file"}
+	}
+	if _, err := owned.Only(path, info); err != nil { // it says which programs are run
+		return nil, &Error{Path: path, Text: err.Error()}
 	}
 	data, err := io.ReadAll(f)
 	if err != nil {

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -150,16 +152,30 @@ func TestAFileThatOthersCanChangeIsNotRead(t *testing.T) {
 	refused("chmod go-w " + path)
 	os.Chmod(path, 0o600)
 	os.Chmod(filepath.Dir(path), 0o777)
-	refused("others than the owner can change its directory: chmod go-w " + filepath.Dir(path))
+	refused(filepath.Dir(path) + " can be changed by others than its owner: chmod go-w " + filepath.Dir(path))
 	os.Chmod(filepath.Dir(path), 0o777|os.ModeSticky)
 	read(t, path)
 	os.Chmod(filepath.Dir(path), 0o700)
+	above := filepath.Dir(filepath.Dir(path))
+	os.Chmod(above, 0o770)
+	refused("chmod go-w " + above)
+	os.Chmod(above, 0o700)
 	link := filepath.Join(t.TempDir(), "link")
 	os.Symlink(path, link)
 	read(t, link)
 	if os.Geteuid() == 0 {
 		os.Chown(path, 12345, -1)
 		refused("belongs to neither root nor this user")
+	}
+}
+
+func TestAPipeIsNoConfiguration(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Read(path); err == nil || !strings.HasSuffix(err.Error(), "config.yaml: it is no ordinary file") {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -188,12 +204,16 @@ func TestAnEntryIsPutAndRemovedAndEverythingElseStays(t *testing.T) {
 	path := write(t, "# top\nignore: # why\n  - {code: a/b, why: w} # this one\nplugins:\n  # of Bob\n  bob:\n    sha256: {a/b: "+sum+"}\n    checks: [bob] # one\n# end\n")
 	p := entry("acme")
 	p.Path, p.AllowFix, p.Env = "/opt/a b", true, []string{"ACME"}
+	p.Changes = &config.Changes{Tables: []string{"rooms", `odd "Name"`}, Files: []string{"/etc/acme: x.yaml"}}
 	if err := config.Put(path, p); err != nil {
 		t.Fatal(err)
 	}
 	got := read(t, path).Plugin("acme")
 	if got.Path != p.Path || !got.AllowFix || got.Sum() != sum || got.Env[0] != "ACME" || got.ReadDSN != "" {
 		t.Errorf("%+v", got)
+	}
+	if !reflect.DeepEqual(got.Changes, p.Changes) {
+		t.Errorf("%+v", got.Changes)
 	}
 	p.AllowFix = false
 	if err := config.Put(path, p); err != nil {
@@ -205,7 +225,7 @@ func TestAnEntryIsPutAndRemovedAndEverythingElseStays(t *testing.T) {
 			t.Errorf("%q is gone from\n%s", kept, text)
 		}
 	}
-	if strings.Contains(string(text), "allow_fix") || strings.Count(string(text), "acme:") != 1 {
+	if strings.Contains(string(text), "allow_fix") || strings.Count(string(text), "  acme:\n") != 1 {
 		t.Errorf("not replaced:\n%s", text)
 	}
 	if err := config.Remove(path, "acme"); err != nil {

@@ -137,6 +137,7 @@ var (
 	words    = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 	variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	platform = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+$`)
+	anything = regexp.MustCompile(`.`)
 	code     = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*/[a-z0-9]+(-[a-z0-9]+)*$`)
 )
 
@@ -176,6 +177,7 @@ func (p parser) plugins(n *yaml.Node, c *Config) error {
 			},
 			"sha256":         func(n *yaml.Node) error { return p.sums(n, plugin.SHA256) },
 			"checks":         func(n *yaml.Node) error { return p.list(n, "checks", words, &plugin.Checks) },
+			"changes":        func(n *yaml.Node) error { return p.changes(n, &plugin) },
 			"env":            func(n *yaml.Node) error { return p.list(n, "env", variable, &plugin.Env) },
 			"allow_fix":      func(n *yaml.Node) error { return p.truth(n, "allow_fix", &plugin.AllowFix) },
 			"trust_database": func(n *yaml.Node) error { return p.truth(n, "trust_database", &plugin.TrustDatabase) },
@@ -199,6 +201,15 @@ func (p parser) plugins(n *yaml.Node, c *Config) error {
 		}
 		c.Plugins = append(c.Plugins, plugin)
 		return nil
+	})
+}
+
+func (p parser) changes(n *yaml.Node, plugin *Plugin) error {
+	plugin.Changes = &Changes{}
+	return p.mapping(n, "changes", map[string]func(*yaml.Node) error{
+		"tables":    func(n *yaml.Node) error { return p.list(n, "tables", anything, &plugin.Changes.Tables) },
+		"files":     func(n *yaml.Node) error { return p.list(n, "files", anything, &plugin.Changes.Files) },
+		"databases": func(n *yaml.Node) error { return p.list(n, "databases", anything, &plugin.Changes.Databases) },
 	})
 }
 

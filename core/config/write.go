@@ -71,11 +71,12 @@ func entry(p Plugin) (*yaml.Node, error) {
 		Path          string            `yaml:"path,omitempty"`
 		SHA256        map[string]string `yaml:"sha256"`
 		Checks        []string          `yaml:"checks,flow"`
+		Changes       *Changes          `yaml:"changes,flow,omitempty"`
 		ReadDSN       string            `yaml:"read_dsn,omitempty"`
 		TrustDatabase bool              `yaml:"trust_database,omitempty"`
 		AllowFix      bool              `yaml:"allow_fix,omitempty"`
 		Env           []string          `yaml:"env,flow,omitempty"`
-	}{p.Path, p.SHA256, p.Checks, p.ReadDSN, p.TrustDatabase, p.AllowFix, p.Env})
+	}{p.Path, p.SHA256, p.Checks, p.Changes, p.ReadDSN, p.TrustDatabase, p.AllowFix, p.Env})
 	return &n, err
 }
 

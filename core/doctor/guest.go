@@ -29,6 +29,7 @@ func TermsOf(s Source) *Terms {
 type Terms struct {
 	Entry    string   // where they are written, for people: plugins.acme in FILE; empty for one that is being developed
 	Checks   []string // the ids of its checks as they were recorded; nil: whatever it says
+	Changes  *Effects // all that its plans may change, as it was recorded; nil: whatever it says
 	Update   string   // the command that records it anew
 	AllowFix bool     // its plans may be applied
 	// TrustDatabase: it is handed Synapse's login, in sessions that default to read only.

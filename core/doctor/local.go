@@ -193,7 +193,9 @@ func (r *reporter) Measure(m Measure) {
 	if m.Database == "" && len(r.target.Databases) == 1 {
 		m.Database = r.target.Databases[0].Label
 	}
-	r.events.Measured(r.check, m)
+	if err := r.events.Measured(r.check, m); err != nil {
+		r.fail(err)
+	}
 }
 
 func (l *Local) Plan(ctx context.Context, req PlanRequest) (plans []Plan, err error) {

@@ -56,8 +56,8 @@ type Events interface {
 	// Found passes on one finding. An error says that no more are wanted, and ends the run.
 	Found(check string, f Finding) error
 	Progress(check string, p Progress)
-	// Measured passes on one number.
-	Measured(check string, m Measure)
+	// Measured passes on one number, as Found does a finding.
+	Measured(check string, m Measure) error
 	// Done ends a check; it is called once for each.
 	Done(check string, o Outcome) error
 }

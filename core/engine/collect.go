@@ -37,6 +37,7 @@ type collected struct {
 	measured map[doctor.MeasureKey]bool
 	outcome  *doctor.Outcome // nil until done
 	fault    string          // what the plugin did that it must not
+	ignored  int             // what it has said since
 }
 
 func (e *Engine) newCollector(checks []selected) *collector {
@@ -58,7 +59,7 @@ func (c *collector) Found(check string, f doctor.Finding) error {
 		return fmt.Errorf("it reported a finding for the check %q after it had said that the check was done", check)
 	}
 	if got.fault != "" {
-		return nil
+		return got.ignore()
 	}
 	if err := c.accept(got, &f); err != nil {
 		got.fault = err.Error()
@@ -124,12 +125,23 @@ func (c *collector) Progress(check string, p doctor.Progress) {
 	c.engine.Progress(check, p)
 }
 
-func (c *collector) Measured(check string, m doctor.Measure) {
+// ignore passes over what comes after a fault, and ends the run of a plugin that goes on and on.
+func (got *collected) ignore() error {
+	if got.ignored++; got.ignored > maxFindings {
+		return fmt.Errorf("its check %q went on after a fault: %s", got.info.ID, got.fault)
+	}
+	return nil
+}
+
+func (c *collector) Measured(check string, m doctor.Measure) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	got, ok := c.checks[check]
-	if !ok || got.outcome != nil || got.fault != "" {
-		return
+	if !ok || got.outcome != nil {
+		return fmt.Errorf("it measured something for the check %q, which it was not asked to run, or after its end", doctor.Clean(check))
+	}
+	if got.fault != "" {
+		return got.ignore()
 	}
 	line := func(s string) string { return cut(c.engine.clean(s), maxLine) }
 	m = doctor.Measure{Check: got.info.ID, Database: m.Database, Object: doctor.Object{Kind: line(m.Object.Kind), Name: line(m.Object.Name)},
@@ -147,6 +159,7 @@ func (c *collector) Measured(check string, m doctor.Measure) {
 		got.measured[m.Key()] = true
 		got.measures = append(got.measures, m)
 	}
+	return nil
 }
 
 func (c *collector) Done(check string, o doctor.Outcome) error {
@@ -181,6 +194,7 @@ func (c *collector) forget(check string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	got := c.checks[check]
+	got.ignored = 0
 	got.findings, got.fault, got.seen = nil, "", map[doctor.FindingKey]bool{}
 	got.measures, got.measured = nil, map[doctor.MeasureKey]bool{}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +83,36 @@ func TestAPluginThatLiesCostsOnlyItsOwnChecks(t *testing.T) {
 				}
 			}
 		}, "more than 1000 findings"},
+		"the same finding for ever": {func(_ context.Context, _ doctor.CheckRequest, ev doctor.Events) error {
+			for {
+				if err := ev.Found("acme", fault("acme/fault")); err != nil {
+					return err
+				}
+			}
+		}, "twice"},
+		"a measure that is no number": {func(_ context.Context, _ doctor.CheckRequest, ev doctor.Events) error {
+			ev.Measured("acme", doctor.Measure{Name: "size", Value: math.NaN()})
+			return ev.Done("acme", ok)
+		}, "which is not a number"},
+		"the same measure twice": {func(_ context.Context, _ doctor.CheckRequest, ev doctor.Events) error {
+			ev.Measured("acme", doctor.Measure{Name: "size", Value: 1})
+			ev.Measured("acme", doctor.Measure{Name: "size", Value: 2})
+			return ev.Done("acme", ok)
+		}, "measured size twice"},
+		"endless measures": {func(_ context.Context, _ doctor.CheckRequest, ev doctor.Events) error {
+			for i := 0; ; i++ {
+				if err := ev.Measured("acme", doctor.Measure{Name: fmt.Sprint(i)}); err != nil {
+					return err
+				}
+			}
+		}, "more than 1000 measures"},
+		"a measure of another's check": {func(_ context.Context, _ doctor.CheckRequest, ev doctor.Events) error {
+			return ev.Measured("good", doctor.Measure{Name: "size"})
+		}, "was not asked to run"},
+		"a measure of a database that is not there": {func(_ context.Context, _ doctor.CheckRequest, ev doctor.Events) error {
+			ev.Measured("acme", doctor.Measure{Name: "size", Database: "elsewhere"})
+			return ev.Done("acme", ok)
+		}, "not configured"},
 		"an invalid severity": {func(_ context.Context, _ doctor.CheckRequest, ev doctor.Events) error {
 			ev.Found("acme", doctor.Finding{Code: "acme/fault", Severity: 9})
 			return ev.Done("acme", ok)

@@ -132,7 +132,7 @@ func (e *Engine) describe(ctx context.Context) {
 				d, err = s.Describe(ctx)
 			}
 			if err == nil {
-				err = sameChecks(doctor.TermsOf(s), d)
+				err = asRecorded(doctor.TermsOf(s), d)
 			}
 			e.described[i] = described{source: s, Description: d, err: err}
 		})

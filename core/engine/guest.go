@@ -667,9 +667,41 @@ func changesDatabase(op *doctor.OperationStep) bool {
 	return len(op.Effects.Databases)+len(op.Effects.Tables) > 0
 }
 
-// sameChecks says what is wrong with a plugin that has other checks than were recorded when it was trusted.
+// asRecorded says what is wrong with a plugin that has other checks, or may change more, than was recorded when it was trusted.
+func asRecorded(terms *doctor.Terms, d doctor.Description) error {
+	if terms == nil {
+		return nil
+	}
+	if err := sameChecks(terms, d); err != nil {
+		return err
+	}
+	if terms.Changes == nil {
+		return nil
+	}
+	for _, c := range d.Checks {
+		if !c.Plans {
+			continue
+		}
+		for _, of := range []struct {
+			what           string
+			says, recorded []string
+		}{
+			{"table", qualified(c.Changes.Tables), qualified(terms.Changes.Tables)},
+			{"file", cleaned(c.Changes.Files), cleaned(terms.Changes.Files)},
+			{"database", c.Changes.Databases, terms.Changes.Databases},
+		} {
+			for _, name := range of.says {
+				if !slices.Contains(of.recorded, name) {
+					return fmt.Errorf("its check %s may change the %s %s, which was not recorded: look at it, and run: %s", c.ID, of.what, doctor.Clean(name), terms.Update)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 func sameChecks(terms *doctor.Terms, d doctor.Description) error {
-	if terms == nil || terms.Checks == nil {
+	if terms.Checks == nil {
 		return nil
 	}
 	var ids []string

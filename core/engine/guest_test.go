@@ -564,6 +564,27 @@ func TestAPluginThatCanNotBeAskedCostsItsOwnChecks(t *testing.T) {
 	}
 }
 
+func TestAThirdPartyMayNotDeclareMoreThanWasRecorded(t *testing.T) {
+	db := guestDB(t)
+	for _, c := range []struct {
+		recorded *doctor.Effects
+		want     string
+	}{
+		{nil, ""}, {&doctor.Effects{Tables: []string{"bridge"}}, ""}, {&doctor.Effects{Tables: []string{"public.bridge", "rooms"}}, ""},
+		{&doctor.Effects{}, "its check bridge may change the table"}, {&doctor.Effects{Tables: []string{"rooms"}}, "which was not recorded: look at it, and run: synapse-doctor plugin update acme"},
+	} {
+		g := newGuest(func(*doctor.Plan) {})
+		g.terms.Checks, g.terms.Changes, g.terms.Update = []string{"bridge"}, c.recorded, "synapse-doctor plugin update acme"
+		r, err := guestEngine(t, db, g).Check(t.Context(), engine.Selection{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Checks[0]; (got.Status == doctor.StatusUnknown) != (c.want != "") || !strings.Contains(got.Reason, c.want) {
+			t.Errorf("recorded %v: %s %q", c.recorded, got.Status, got.Reason)
+		}
+	}
+}
+
 func TestAThirdPartyEditsOnlyTheFilesThatItDeclared(t *testing.T) {
 	db := guestDB(t)
 	file := filepath.Join(t.TempDir(), "file")

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os/exec"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -158,7 +160,7 @@ func (c *connection) explain(err, cause, insecure error, o Options) error {
 		if cause != nil && !errors.Is(cause, errTooSlow) {
 			return cause
 		}
-		return fail("can't be executed: "+err.Error(), err)
+		return fail(notExecuted(p.program, err), err)
 	}
 	greeted := false
 	select {
@@ -185,6 +187,8 @@ func (c *connection) explain(err, cause, insecure error, o Options) error {
 		return fail("did not announce itself within "+seconds(o.startTimeout()), cause)
 	case cause != nil:
 		return cause
+	case !greeted && p.closedStdout():
+		return fail("closed its stdout before it announced itself", err)
 	case !greeted:
 		return fail("ended before it announced itself ("+p.state+")", err)
 	case insecure != nil:
@@ -194,6 +198,32 @@ func (c *connection) explain(err, cause, insecure error, o Options) error {
 		return fail("did not prove with TLS that it is the program that was started: "+doctor.Clean(insecure.Error()), insecure)
 	}
 	return fail("announced itself and then did not answer: "+doctor.Clean(err.Error()), err)
+}
+
+// closedStdout reports whether the process lived on without stdout, until it was killed here.
+func (p *process) closedStdout() bool {
+	select {
+	case <-p.exited:
+	default:
+		return false
+	}
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return p.mute && ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+}
+
+// notExecuted says why the system did not execute a program, by the name that people know.
+func notExecuted(p program, err error) string {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	reason := "can't be executed: " + p.args[0] + ": " + err.Error()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		reason += " (its first line names an interpreter that is not there)"
+	case errors.Is(err, syscall.ENOEXEC):
+		reason += " (it is no program, or one for another kind of machine)"
+	}
+	return reason
 }
 
 // How long a plugin may take to end: by itself, and after SIGKILL, which only a broken kernel or disk delays.

@@ -231,6 +231,9 @@ func TestPluginIsHandedNothingButTheRequest(t *testing.T) {
 	if seen["handed"] != "true" {
 		t.Error("the settings did not arrive")
 	}
+	if seen["sid"] != seen["pid"] {
+		t.Errorf("pid %s is in the session %s, whose terminal it could ask the user on", seen["pid"], seen["sid"])
+	}
 	if seen["pgid"] != seen["pid"] || seen["pid"] != strconv.Itoa(p.log.pids()[0]) {
 		t.Errorf("pid %s, group %s", seen["pid"], seen["pgid"])
 	}

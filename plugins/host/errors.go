@@ -35,6 +35,9 @@ type StartError struct {
 func (e *StartError) Error() string { return withStderr("plugin "+e.Plugin+" "+e.Reason, e.Stderr) }
 func (e *StartError) Unwrap() error { return e.Err }
 
+// maxSaid is how much of a line of stderr, in characters, an error quotes.
+const maxSaid = 300
+
 // withStderr adds the line of stderr that says most: a panic's first, else the last.
 func withStderr(text, stderr string) string {
 	said := ""
@@ -50,6 +53,9 @@ func withStderr(text, stderr string) string {
 	}
 	if said == "" {
 		return text
+	}
+	if runes := []rune(said); len(runes) > maxSaid {
+		said = string(runes[:maxSaid]) + "…"
 	}
 	return text + ": " + said
 }

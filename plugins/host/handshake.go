@@ -39,14 +39,14 @@ func parseHandshake(line, dir string) (handshake, error) {
 		}
 		return ""
 	}
-	h.socket, h.secured, h.name, h.version = f[3], at(5) != "", at(7), at(8)
+	h.socket, h.secured, h.name, h.version = f[3], at(5) != "", clip(at(7)), clip(at(8))
 	switch {
 	case core != 1:
 		return h, fmt.Errorf("was made with a go-plugin of core protocol %d, and only 1 is known", core)
 	case at(4) != "grpc":
-		return h, fmt.Errorf("wants to talk %q, and only grpc is known", at(4))
+		return h, fmt.Errorf("wants to talk %q, and only grpc is known", clip(at(4)))
 	case f[2] != "unix" || filepath.Clean(h.socket) != h.socket || !strings.HasPrefix(h.socket, dir+"/"):
-		return h, fmt.Errorf("listens at %s %q, and not in the directory that it was given", f[2], h.socket)
+		return h, fmt.Errorf("listens at %s %q, and not in the directory that it was given", clip(f[2]), clip(h.socket))
 	}
 	return h, nil
 }

@@ -191,7 +191,7 @@ func (h *heard) Found(check string, f doctor.Finding) error {
 	return nil
 }
 
-func (h *heard) Measured(string, doctor.Measure) {}
+func (h *heard) Measured(string, doctor.Measure) error { return nil }
 
 func (h *heard) Progress(check string, _ doctor.Progress) {
 	if h.progress != nil {

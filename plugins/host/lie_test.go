@@ -13,6 +13,8 @@ func TestDescriptionThatLies(t *testing.T) {
 		"lie-foreign-code":     `its code "sequence/behind-table" is another check's`,
 		"lie-describe-escapes": "control characters",
 		"lie-describe-enum":    "need 99 is not known to this version",
+		"lie-describe-much":    `check "honest" declares that it changes 100000 tables`,
+		"lie-describe-utf8":    "UTF-8",
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -20,6 +22,12 @@ func TestDescriptionThatLies(t *testing.T) {
 			says(t, err, "plugin "+mode, part)
 		})
 	}
+}
+
+// Who asks may have no deadline.
+func TestDescriptionThatNeverComes(t *testing.T) {
+	_, err := impatient(t, "lie-describe-hangs").Describe(t.Context())
+	says(t, err, "plugin lie-describe-hangs did not say within 0.3 seconds what it is")
 }
 
 func TestAnswersThatLie(t *testing.T) {
@@ -34,6 +42,7 @@ func TestAnswersThatLie(t *testing.T) {
 		"lie-done-twice":      "after it had said that it is done",
 		"lie-after-done":      "after it had said that it is done",
 		"lie-huge":            "larger than max",
+		"lie-utf8":            "UTF-8",
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/synapse-doctor/synapse-doctor/core/owned"
 )
 
 // program is what is executed. The file is opened once: what was looked at is what runs, whatever happens to its path.
@@ -51,10 +53,12 @@ func openFile(path string) (program, error) {
 	info, err := f.Stat()
 	switch {
 	case err != nil:
+	case info.IsDir():
+		err = fmt.Errorf("%s is a directory, not a file", path)
 	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is not a file", path)
+		err = fmt.Errorf("%s is not a file that could be a program", path)
 	case info.Mode().Perm()&0o111 == 0:
-		err = fmt.Errorf("%s is not executable: chmod +x %s", path, path)
+		err = fmt.Errorf("%s is not executable: chmod +x %s", path, owned.ShellWord(path))
 	}
 	if err != nil {
 		f.Close()
@@ -99,117 +103,59 @@ func (e *HashError) Error() string {
 	return fmt.Sprintf("%s has changed: its SHA-256 is %s, and %s was recorded", e.Path, e.Is, e.Recorded)
 }
 
+// maxProgram is the largest file that is taken for a program. It is read into memory.
+const maxProgram = 512 << 20
+
 // sealed returns the program as it is executed, and its SHA-256. Where the system can, that is a copy in memory which nobody
 // can change any more: a file is the same after it was hashed only if nobody had it open for writing.
 func sealed(p program) (program, string, error) {
 	h := sha256.New()
 	if memory := newMemory(filepath.Base(p.args[0])); memory != nil {
-		_, err := io.Copy(io.MultiWriter(h, memory), p.file)
+		err := copyProgram(io.MultiWriter(h, memory), p)
 		if err == nil {
 			err = seal(memory)
 		}
 		if err != nil {
 			memory.Close()
-			return p, "", fmt.Errorf("read %s: %w", p.args[0], err)
+			return p, "", err
 		}
 		p.close()
 		p.file = memory
-	} else if _, err := io.Copy(h, p.file); err != nil {
-		return p, "", fmt.Errorf("read %s: %w", p.args[0], err)
+	} else if err := copyProgram(h, p); err != nil {
+		return p, "", err
 	}
 	return p, hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// onlyOwners refuses a file that someone other than root and this user could change or replace: through the file's own
-// mode, or through that of any directory on the way to it, the places of symbolic links included. A directory with the
-// sticky bit lets nobody replace another's file. It refuses one that changes its user as well: what a plugin may do is what
-// the user who runs the doctor may.
+// copyProgram copies the file, unless that is larger than a program, or grows so large meanwhile.
+func copyProgram(to io.Writer, p program) error {
+	info, err := p.file.Stat()
+	n := int64(0)
+	if err == nil && info.Size() <= maxProgram {
+		n, err = io.Copy(to, io.LimitReader(p.file, maxProgram+1))
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("read %s: %w", p.args[0], err)
+	case info.Size() > maxProgram || n > maxProgram:
+		return fmt.Errorf("%s is larger than %d MiB, and no plugin is", p.args[0], maxProgram>>20)
+	}
+	return nil
+}
+
+// onlyOwners refuses a file that someone other than root and this user could change or replace, and one that changes its user:
+// what a plugin may do is what the user who runs the doctor may.
 func onlyOwners(p program) error {
 	info, err := p.file.Stat()
 	if err != nil {
 		return err
 	}
-	path, dirs, err := way(p.args[0])
+	end, err := owned.Only(p.args[0], info)
 	if err != nil {
 		return err
-	}
-	now, err := os.Lstat(path)
-	if err != nil {
-		return err
-	}
-	if !os.SameFile(info, now) {
-		return fmt.Errorf("%s was replaced while it was looked at: run the command again", p.args[0])
 	}
 	if info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 {
-		return fmt.Errorf("%s runs as another user or group than the one who starts it: chmod ug-s %s", path, path)
-	}
-	if err := onlyOwner(path, info); err != nil {
-		return err
-	}
-	for _, dir := range dirs {
-		info, err := os.Lstat(dir)
-		if err != nil {
-			return err
-		}
-		if err := onlyOwner(dir, info); err != nil {
-			return err
-		}
+		return fmt.Errorf("%s runs as another user or group than the one who starts it: chmod ug-s %s", end, owned.ShellWord(end))
 	}
 	return nil
-}
-
-func onlyOwner(path string, info os.FileInfo) error {
-	if !ownedByUs(info) && !ownedByRoot(info) {
-		return fmt.Errorf("%s belongs to neither root nor this user: chown root %s", path, path)
-	}
-	if info.Mode().Perm()&0o022 != 0 && !(info.IsDir() && info.Mode()&os.ModeSticky != 0) {
-		return fmt.Errorf("%s can be changed by others than its owner: chmod go-w %s", path, path)
-	}
-	return nil
-}
-
-// mostLinks is how many symbolic links a path may lead through, as in Linux.
-const mostLinks = 40
-
-// way follows a path as the system does. It returns where the path ends, and every directory on the way.
-func way(path string) (end string, dirs []string, err error) {
-	links := 0
-	at, rest := "/", strings.Split(path, "/")
-	seen := map[string]bool{}
-	for len(rest) > 0 {
-		name := rest[0]
-		rest = rest[1:]
-		switch name {
-		case "", ".":
-			continue
-		case "..":
-			at = filepath.Dir(at)
-			continue
-		}
-		if !seen[at] {
-			seen[at] = true
-			dirs = append(dirs, at)
-		}
-		next := filepath.Join(at, name)
-		info, err := os.Lstat(next)
-		if err != nil {
-			return "", nil, err
-		}
-		if info.Mode()&os.ModeSymlink == 0 {
-			at = next
-			continue
-		}
-		if links++; links > mostLinks {
-			return "", nil, fmt.Errorf("%s leads through too many symbolic links", path)
-		}
-		target, err := os.Readlink(next)
-		if err != nil {
-			return "", nil, err
-		}
-		if filepath.IsAbs(target) {
-			at = "/"
-		}
-		rest = append(strings.Split(target, "/"), rest...)
-	}
-	return at, dirs, nil
 }

@@ -40,7 +40,9 @@ type process struct {
 	greeted chan struct{} // closed when stdout's first line was read, or there is none
 	shake   handshake     // after greeted
 	wrong   error         // after greeted: why it is no good
+	mute    bool          // after greeted: it closed stdout without a word, and lived on
 
+	ending chan struct{} // closed when the process has ended; its group may not have
 	exited chan struct{} // closed when the group is gone and its output read
 	state  string        // after exited
 
@@ -56,7 +58,7 @@ func newProcess(p program, log *slog.Logger, env []string, dir string, speaks wi
 	r, w := io.Pipe()
 	return &process{
 		log: log, program: p, env: env, dir: dir, speaks: speaks, hello: r, first: w,
-		greeted: make(chan struct{}), exited: make(chan struct{}),
+		greeted: make(chan struct{}), ending: make(chan struct{}), exited: make(chan struct{}),
 	}
 }
 
@@ -124,6 +126,7 @@ const afterExit = 200 * time.Millisecond
 // the group's number can't be another's.
 func (p *process) wait(output *sync.WaitGroup, pipes [3]*os.File) {
 	awaitExit(p.cmd)
+	close(p.ending)
 	p.mu.Lock()
 	killGroup(p.cmd.Process.Pid)
 	_ = p.cmd.Wait()
@@ -150,9 +153,24 @@ func (p *process) readStdout(r io.Reader) {
 	if p.wrong == nil {
 		fmt.Fprintln(p.first, line)
 	}
+	if errors.Is(p.wrong, io.EOF) {
+		p.mute = !p.endsNow()
+	}
 	p.first.Close()
 	close(p.greeted)
 	lines(in, logged(p.log, "stdout"))
+}
+
+// endsNow reports whether the process that has just closed its stdout has done so by ending.
+func (p *process) endsNow() bool {
+	t := time.NewTimer(afterExit)
+	defer t.Stop()
+	select {
+	case <-p.ending:
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 // judge says what is wrong with the first line.
@@ -166,10 +184,7 @@ func (p *process) judge(line string, complete bool) (handshake, error) {
 	case h.protocol != 0 && !known:
 		return h, &VersionError{Speaks: h.protocol, Version: doctor.Clean(h.version), ours: p.speaks}
 	case errors.Is(err, errNoHandshake), !complete:
-		if runes := []rune(line); len(runes) > 80 {
-			line = string(runes[:80]) + "…"
-		}
-		return h, fmt.Errorf("printed \"%s\" to stdout where its handshake was due; a plugin prints nothing there", doctor.Clean(line))
+		return h, fmt.Errorf("printed \"%s\" to stdout where its handshake was due; a plugin prints nothing there", doctor.Clean(clip(line)))
 	case err != nil:
 		return h, errors.New(doctor.Clean(err.Error()))
 	case !h.secured:

@@ -6,9 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/synapse-doctor/synapse-doctor/core/owned"
 )
 
 // socketDir is the private directory in which one plugin makes its socket. It is there only until the host has connected;
@@ -46,7 +47,7 @@ func newSocketDir(base string) (*socketDir, error) {
 func defaultBases() []string {
 	var bases []string
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
-		if info, err := os.Stat(dir); err == nil && info.IsDir() && ownedByUs(info) {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() && owned.ByUser(info) {
 			bases = append(bases, dir)
 		}
 	}
@@ -119,21 +120,27 @@ func sweep(base string) {
 		}
 		path := filepath.Join(base, name)
 		info, err := os.Lstat(path)
-		if err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 || !ownedByUs(info) {
+		if err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 || !owned.ByUser(info) {
 			continue
 		}
-		if d, err := lockDir(path); err == nil {
+		d, err := lockDir(path)
+		if err != nil {
+			continue
+		}
+		if onlySockets(path) {
 			d.remove()
+		} else {
+			d.lock.Close() // somebody else's, who chose such a name
 		}
 	}
 }
 
-func ownedByUs(info os.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(stat.Uid) == os.Geteuid()
-}
-
-func ownedByRoot(info os.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Uid == 0
+// onlySockets reports whether there is nothing in a directory that could be missed.
+func onlySockets(path string) bool {
+	return filepath.WalkDir(path, func(_ string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && entry.Type() != os.ModeSocket {
+			err = os.ErrExist
+		}
+		return err
+	}) == nil
 }

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/plugins/internal/wire"
@@ -48,6 +52,8 @@ func Installed(name, path, sha256 string, terms *doctor.Terms, o Options) *Sourc
 		if err != nil && terms.Update != "" {
 			if _, changed := errors.AsType[*HashError](err); changed {
 				err = fmt.Errorf("%w. If that was you, run: %s", err, terms.Update)
+			} else if errors.Is(err, fs.ErrNotExist) {
+				err = fmt.Errorf("%w. If it is somewhere else now, run: %s FILE", err, terms.Update)
 			}
 		}
 		return p, err
@@ -206,6 +212,10 @@ func (s *Source) call(ctx context.Context, fn func(*connection) error) error {
 	if _, remote := errors.AsType[*wire.RemoteError](err); remote && c.crashed() {
 		return s.crash(c)
 	}
+	switch status.Code(err) {
+	case codes.Internal, codes.ResourceExhausted, codes.Unimplemented: // gRPC's own words, which name nobody
+		return fmt.Errorf("plugin %s does not keep to the protocol: %w", s.name, err)
+	}
 	return err
 }
 
@@ -214,15 +224,19 @@ func isAbandoned(err error) bool {
 	return ok
 }
 
-// Describe implements doctor.Source. A description that is not valid is an error: see [ValidateDescription].
+// Describe implements doctor.Source. A description that is not valid is an error: see [ValidateDescription]. It needs no
+// more time than a start does, and who asks may have no deadline.
 func (s *Source) Describe(ctx context.Context) (d doctor.Description, err error) {
 	err = s.call(ctx, func(c *connection) error {
+		within := s.options.startTimeout()
+		ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("plugin %s did not say within %s what it is", s.name, seconds(within)))
+		defer cancel()
 		if d, err = c.rpc.Describe(ctx); err != nil {
 			return err
 		}
 		d.Protocol, d.Path = c.protocol, s.path
 		if err := ValidateDescription(d); err != nil {
-			return fmt.Errorf("plugin %s describes itself badly: %w", s.name, err)
+			return fmt.Errorf("plugin %s describes itself badly: %w", s.name, inOneLine(err))
 		}
 		return nil
 	})
@@ -230,6 +244,15 @@ func (s *Source) Describe(ctx context.Context) (d doctor.Description, err error)
 		return doctor.Description{}, err
 	}
 	return d, nil
+}
+
+// inOneLine is the first of many faults, and how many more there are.
+func inOneLine(err error) error {
+	all, ok := err.(interface{ Unwrap() []error })
+	if !ok || len(all.Unwrap()) < 2 {
+		return err
+	}
+	return fmt.Errorf("%w (and %d more: synapse-doctor plugin test FILE tells its author all of them)", all.Unwrap()[0], len(all.Unwrap())-1)
 }
 
 // Check implements doctor.Source.

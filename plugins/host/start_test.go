@@ -20,6 +20,7 @@ func TestPluginThatDoesNotStartSaysWhy(t *testing.T) {
 		"stop-before-handshake": {"did not announce itself within 0.3 seconds"},
 		"ignore-everything":     {"did not announce itself within 0.3 seconds"},
 		"hang-after-handshake":  {"announced itself and then did not answer within 0.3 seconds"},
+		"closes-stdout":         {"plugin closes-stdout closed its stdout before it announced itself"},
 		"print-first":           {`printed "Loading \x1b[1mACME\x1b[0m rules …" to stdout where its handshake was due`},
 		"flood-first":           {`printed "xxxx`, `…" to stdout where its handshake was due`},
 		"protocol-3":            {"plugin acme 1.2 speaks protocol 3; this synapse-doctor speaks 1: upgrade synapse-doctor"},
@@ -62,10 +63,10 @@ func TestFileThatCanNotBeRun(t *testing.T) {
 	}
 	for path, part := range map[string]string{
 		filepath.Join(dir, "absent"):         "no such file",
-		dir:                                  "is not a file",
+		dir:                                  "is a directory, not a file",
 		write("plain", "#!/bin/sh\n", 0o644): "is not executable",
-		write("foreign", "\x7fELF, but not quite", 0o755): "can't be executed",
-		write("lost", "#!/no/such/interpreter\n", 0o755):  "can't be executed",
+		write("foreign", "\x7fELF, but not quite", 0o755): "can't be executed: " + filepath.Join(dir, "foreign") + ": exec format error (it is no program",
+		write("lost", "#!/no/such/interpreter\n", 0o755):  "can't be executed: " + filepath.Join(dir, "lost") + ": no such file or directory (its first line",
 	} {
 		p := startFile(t, path, host.Options{})
 		_, err := p.Describe(within(t))

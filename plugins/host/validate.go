@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -17,6 +18,8 @@ const (
 	maxWhy    = 1000
 	maxChecks = 200
 	maxCodes  = 200 // for each check, and as many thresholds
+	maxNames  = 200 // of tables, of files, of databases and of operations, for each check
+	maxName   = 1000
 )
 
 // ValidateDescription says everything that is wrong with what a plugin says of itself: ids that are not unique or not
@@ -31,7 +34,7 @@ func ValidateDescription(d doctor.Description) error {
 		case utf8.RuneCountInString(text) > most:
 			add("%s: its %s has more than %d characters", where, what, most)
 		case doctor.Clean(text) != text:
-			add("%s: its %s %q has control characters", where, what, text)
+			add("%s: its %s %q has control characters", where, what, clip(text))
 		}
 	}
 	if !validID(d.Name) {
@@ -80,6 +83,25 @@ func ValidateDescription(d doctor.Description) error {
 			}
 		}
 		validateThresholds(c, add)
+		for _, of := range []struct {
+			what  string
+			names []string
+		}{{"table", c.Changes.Tables}, {"file", c.Changes.Files}, {"database", c.Changes.Databases}} {
+			if len(of.names) > maxNames {
+				add("%s declares that it changes %d %ss; at most %d are possible", where, len(of.names), of.what, maxNames)
+				continue
+			}
+			for _, name := range of.names {
+				words(where, "name of a "+of.what+" that it changes", name, maxName)
+				if of.what == "file" && !filepath.IsAbs(name) {
+					add("%s: the file %q that it changes is not an absolute path", where, clip(name))
+				}
+			}
+		}
+		if len(c.Operations) > maxNames {
+			add("%s has %d operations; at most %d are possible", where, len(c.Operations), maxNames)
+			continue
+		}
 		operations := map[string]bool{}
 		for _, name := range c.Operations {
 			if !validID(name) || operations[name] {
@@ -129,9 +151,10 @@ func validID(s string) bool {
 	return true
 }
 
+// clip shortens a text to what a sentence can quote.
 func clip(s string) string {
-	if len(s) > maxID {
-		s = s[:maxID] + "…"
+	if runes := []rune(s); len(runes) > maxID {
+		return string(runes[:maxID]) + "…"
 	}
-	return doctor.Clean(s)
+	return s
 }

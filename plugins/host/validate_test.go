@@ -37,6 +37,10 @@ func TestValidateDescription(t *testing.T) {
 		`its threshold "many" is there twice or not acme-rooms/kebab-name`: func(_ *doctor.Description, c *doctor.CheckInfo) { c.Thresholds[0].ID = "many" },
 		`its threshold "sequence/many"`:                                    func(_ *doctor.Description, c *doctor.CheckInfo) { c.Thresholds[0].ID = "sequence/many" },
 		"no finite range with its default":                                 func(_ *doctor.Description, c *doctor.CheckInfo) { c.Thresholds[0].Max = 4 },
+		"is not an absolute path":                                          func(_ *doctor.Description, c *doctor.CheckInfo) { c.Changes.Files = []string{"homeserver.yaml"} },
+		`"a\x1b[2J" has control characters`:                                func(_ *doctor.Description, c *doctor.CheckInfo) { c.Changes.Tables = []string{"a\x1b[2J"} },
+		"has no name of a table":                                           func(_ *doctor.Description, c *doctor.CheckInfo) { c.Changes.Tables = []string{""} },
+		"has 300 operations":                                               func(_ *doctor.Description, c *doctor.CheckInfo) { c.Operations = make([]string, 300) },
 		`its operation "rename" is there`:                                  func(_ *doctor.Description, c *doctor.CheckInfo) { c.Operations = append(c.Operations, "rename") },
 	} {
 		d := sound()

@@ -107,8 +107,7 @@ func (c *Client) event(msg *doctorv1.CheckResponse, running map[string]bool, eve
 	case *doctorv1.CheckResponse_Measured:
 		m := measureFrom(e.Measured)
 		m.Check = id
-		events.Measured(id, m)
-		return nil
+		return events.Measured(id, m)
 	case *doctorv1.CheckResponse_Done:
 		o, err := outcomeFrom(e.Done)
 		if err != nil {

@@ -106,7 +106,7 @@ func (e *serverEvents) Progress(check string, p doctor.Progress) {
 	_ = e.stream.Send(&doctorv1.CheckResponse{Check: check, Event: &doctorv1.CheckResponse_Progress{Progress: progressTo(p)}})
 }
 
-func (e *serverEvents) Measured(check string, m doctor.Measure) {
+func (e *serverEvents) Measured(check string, m doctor.Measure) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	msg := &doctorv1.CheckResponse{Check: check, Event: &doctorv1.CheckResponse_Measured{Measured: measureTo(m)}}
@@ -114,9 +114,9 @@ func (e *serverEvents) Measured(check string, m doctor.Measure) {
 		if e.refused[check] == nil {
 			e.refused[check] = fmt.Errorf("the measure %s could not be reported: %w", words(m.Name), err)
 		}
-		return
+		return nil
 	}
-	_ = e.stream.Send(msg) // Done says why
+	return e.stream.Send(msg)
 }
 
 func (e *serverEvents) Done(check string, o doctor.Outcome) error {

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -17,8 +18,13 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
 	"github.com/synapse-doctor/synapse-doctor/plugins/host"
@@ -51,6 +57,9 @@ func main() {
 	case "hang-after-handshake":
 		listen()
 		announce(1, "grpc", cert(), "")
+		sleep()
+	case "closes-stdout":
+		_ = syscall.Close(1)
 		sleep()
 	case "print-first":
 		fmt.Println("Loading \x1b[1mACME\x1b[0m rules …")
@@ -100,6 +109,9 @@ func main() {
 	if strings.HasPrefix(mode, "lie-") {
 		serveStock(&liar{mode: mode})
 	}
+	if mode == "greedy" {
+		serve(greedy())
+	}
 	serve(
 		check("fine", fine),
 		check("panics", func(context.Context, *doctor.Target, doctor.Reporter) error { panic("acme \x1b[31mboom") }),
@@ -144,6 +156,34 @@ func main() {
 		}),
 		working(),
 	)
+}
+
+// greedy wants more than it was given: it writes in its check, and plans to change what it did not declare.
+func greedy() doctor.Check {
+	c := check("greedy", func(ctx context.Context, t *doctor.Target, r doctor.Reporter) error {
+		saw := map[string]string{}
+		for _, v := range os.Environ() {
+			name, _, _ := strings.Cut(v, "=")
+			saw["env"] += " " + name
+		}
+		for _, d := range t.Meeting(doctor.NeedsSynapse) {
+			err := d.Read(ctx, func(tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, `DELETE FROM users`)
+				return err
+			})
+			saw["write"] = fmt.Sprint(err)
+		}
+		r.Find(doctor.Finding{Code: "greedy/fault", Severity: doctor.Warning, Summary: "there is more to be had", Observed: "some",
+			Expected: "all", Remedy: "take it", Object: doctor.Object{Kind: "table", Name: "users"}, Fixable: true, Evidence: saw})
+		return nil
+	})
+	c.Needs, c.Changes = doctor.NeedsSynapse, doctor.Effects{Tables: []string{"rooms"}}
+	c.Plan = func(_ context.Context, t *doctor.Target, fs []doctor.Finding) ([]doctor.Plan, error) {
+		return []doctor.Plan{{ID: "greedy/take", Title: "Take it", Covers: []doctor.FindingKey{fs[0].Key()}, Risk: doctor.Safe, Expects: doctor.ExpectSynapse,
+			Database: "main", Irreversible: "it is gone", Steps: []doctor.Step{{Title: "Take", SQL: &doctor.SQLStep{
+				Database: "main", Mode: doctor.ModeAlone, MaxRows: 100, Statement: `DELETE FROM users`}}}}}, nil
+	}
+	return c
 }
 
 func check(id string, run func(context.Context, *doctor.Target, doctor.Reporter) error) doctor.Check {
@@ -202,10 +242,15 @@ func lookAround(_ context.Context, t *doctor.Target, r doctor.Reporter) error {
 	}
 	r.Find(doctor.Finding{Code: "looks-around/fault", Severity: doctor.Info, Evidence: map[string]string{
 		"environ": strings.Join(os.Environ(), "\n"), "args": strings.Join(os.Args, " "), "stdin": stdin,
-		"pgid": strconv.Itoa(syscall.Getpgrp()), "pid": strconv.Itoa(os.Getpid()), "socket": socket, "cwd": cwd,
+		"sid": session(), "pgid": strconv.Itoa(syscall.Getpgrp()), "pid": strconv.Itoa(os.Getpid()), "socket": socket, "cwd": cwd,
 		"handed": strconv.FormatBool(password != ""),
 	}})
 	return nil
+}
+
+func session() string {
+	sid, _ := unix.Getsid(0)
+	return strconv.Itoa(sid)
 }
 
 // working has operations.
@@ -317,10 +362,25 @@ func serveStock(s doctorv1.PluginServer) {
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig:  wire.Handshake,
 		VersionedPlugins: map[int]plugin.PluginSet{1: {"doctor": &raw{server: s}}},
-		GRPCServer:       plugin.DefaultGRPCServer,
-		Logger:           hclog.NewNullLogger(),
+		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
+			return grpc.NewServer(append(opts, grpc.ForceServerCodecV2(unclean{encoding.GetCodecV2(proto.Name)}))...)
+		},
+		Logger: hclog.NewNullLogger(),
 	})
 	os.Exit(0)
+}
+
+// unclean writes bytes into messages that no library would let through: a mark becomes what is not UTF-8.
+type unclean struct{ encoding.CodecV2 }
+
+const notUTF8 = "(not UTF-8)"
+
+func (u unclean) Marshal(v any) (mem.BufferSlice, error) {
+	out, err := u.CodecV2.Marshal(v)
+	if err != nil || !bytes.Contains(out.Materialize(), []byte(notUTF8)) {
+		return out, err
+	}
+	return mem.BufferSlice{mem.SliceBuffer(bytes.ReplaceAll(out.Materialize(), []byte(notUTF8), bytes.Repeat([]byte{0xff}, len(notUTF8))))}, nil
 }
 
 type raw struct {
@@ -345,8 +405,22 @@ type liar struct {
 
 func (l *liar) Describe(context.Context, *doctorv1.DescribeRequest) (*doctorv1.DescribeResponse, error) {
 	c := &doctorv1.CheckInfo{Id: "honest", Title: "T", Why: "W"}
+	c.Codes = []*doctorv1.Code{{Id: "honest/x", Title: "t", Severity: 2}}
 	d := &doctorv1.DescribeResponse{Name: "liar", Version: "1", Checks: []*doctorv1.CheckInfo{c}}
 	switch l.mode {
+	case "lie-describe-hangs":
+		select {}
+	case "lie-describe-utf8":
+		c.Title = notUTF8
+	case "lie-describe-much":
+		c.Changes = &doctorv1.Effects{Tables: make([]string, 100_000)}
+	case "lie-describe-many":
+		for range 200 {
+			d.Checks = append(d.Checks, &doctorv1.CheckInfo{Id: "honest", Title: "T"})
+		}
+		d.Checks = d.Checks[:200]
+	case "lie-describe-builtin":
+		c.Id, c.Codes = "sequence", nil
 	case "lie-duplicate-ids":
 		d.Checks = append(d.Checks, c)
 	case "lie-foreign-code":
@@ -360,7 +434,7 @@ func (l *liar) Describe(context.Context, *doctorv1.DescribeRequest) (*doctorv1.D
 }
 
 func (l *liar) Check(req *doctorv1.CheckRequest, out grpc.ServerStreamingServer[doctorv1.CheckResponse]) error {
-	finding := &doctorv1.Finding{Code: "honest/x", Severity: 2, Summary: "s"}
+	finding := &doctorv1.Finding{Code: "honest/x", Severity: 2, Summary: "s", Observed: "o", Expected: "e", Remedy: "r", Object: &doctorv1.Object{Kind: "table", Name: "t"}}
 	found := func(check string) *doctorv1.CheckResponse {
 		return &doctorv1.CheckResponse{Check: check, Event: &doctorv1.CheckResponse_Found{Found: finding}}
 	}
@@ -369,9 +443,23 @@ func (l *liar) Check(req *doctorv1.CheckRequest, out grpc.ServerStreamingServer[
 	case "lie-foreign-finding":
 		_ = out.Send(found("sequence"))
 	case "lie-endless":
-		for out.Send(found("honest")) == nil {
+		for n := range 10_000_000 {
+			finding.Object = &doctorv1.Object{Kind: "table", Name: strconv.Itoa(n)}
+			if out.Send(found("honest")) != nil {
+				return nil
+			}
 		}
-		return nil
+	case "lie-other-code":
+		finding.Code = "sequence/behind-table"
+		_ = out.Send(found("honest"))
+	case "lie-utf8":
+		finding.Summary = notUTF8
+		_ = out.Send(found("honest"))
+	case "lie-terminal":
+		bad := "\x1b[2J\x1b]0;owned\x07\u202eall is well"
+		finding.Summary, finding.Observed, finding.Expected, finding.Remedy = bad, bad, bad, "run\n    rm "+bad
+		finding.Object, finding.Evidence = &doctorv1.Object{Kind: bad, Name: bad}, map[string]string{bad: bad}
+		_ = out.Send(found("honest"))
 	case "lie-escapes":
 		return fmt.Errorf("\x1b[2Jeverything\x1b[31m is fine\x07")
 	case "lie-severity":
@@ -446,5 +534,5 @@ func (printer) Found(_ string, f doctor.Finding) error {
 	return nil
 }
 func (printer) Progress(_ string, p doctor.Progress)   { fmt.Println("progress", p.Text) }
-func (printer) Measured(string, doctor.Measure)        {}
+func (printer) Measured(string, doctor.Measure) error  { return nil }
 func (printer) Done(id string, o doctor.Outcome) error { fmt.Println("done", id, o.Status); return nil }
