@@ -266,7 +266,7 @@ func (b *bench) original() string {
 
 func (b *bench) fix(apply bool) *doctor.FixReport {
 	b.t.Helper()
-	r, err := b.engine().Fix(b.t.Context(), engine.FixOptions{Apply: apply, Consent: agree})
+	r, err := b.engine().Fix(b.t.Context(), engine.FixOptions{Selection: engine.Selection{Wanted: []string{"vacuum"}}, Apply: apply, Consent: agree})
 	if err != nil {
 		b.t.Fatal(err)
 	}

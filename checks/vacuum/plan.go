@@ -18,9 +18,11 @@ func plan(ctx context.Context, t *doctor.Target, findings []doctor.Finding) ([]d
 	var plans []doctor.Plan
 	for _, d := range t.Meeting(doctor.NeedsSQLite) {
 		var covers []doctor.FindingKey
+		alarming := false
 		for _, f := range findings {
 			if f.Fixable && f.Database == d.Label {
 				covers = append(covers, f.Key())
+				alarming = alarming || f.Severity > doctor.Info
 			}
 		}
 		if len(covers) == 0 {
@@ -35,7 +37,7 @@ func plan(ctx context.Context, t *doctor.Target, findings []doctor.Finding) ([]d
 			return nil, err
 		}
 		p := snapshotPlan(s, freeName(path))
-		p.Covers = covers
+		p.Covers, p.WhenAsked = covers, !alarming
 		if len(t.Databases) > 1 && d.Label != "main" && d.Label != "sqlite" {
 			p.ID += "-" + d.Label
 		}

@@ -218,7 +218,7 @@ func (b *bench) cutOff(n int) (point string) {
 			panic(errCut)
 		}
 	}
-	if _, err := e.Fix(b.t.Context(), engine.FixOptions{Apply: true, Consent: agree}); err != nil {
+	if _, err := e.Fix(b.t.Context(), engine.FixOptions{Selection: engine.Selection{Wanted: []string{"vacuum"}}, Apply: true, Consent: agree}); err != nil {
 		b.t.Fatal(err)
 	}
 	return ""
@@ -236,7 +236,7 @@ func TestASnapshotThatIsInterruptedLeavesNothing(t *testing.T) {
 				}
 			}
 		}
-		r, err := b.engine().Fix(ctx, engine.FixOptions{Apply: true, Consent: agree})
+		r, err := b.engine().Fix(ctx, engine.FixOptions{Selection: engine.Selection{Wanted: []string{"vacuum"}}, Apply: true, Consent: agree})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -76,7 +76,7 @@ func listPage(checks []doctor.CheckInfo, thresholds bool) string {
 		if thresholds && len(c.Thresholds) > 0 {
 			page.WriteString("\nThresholds:\n\n")
 			for _, t := range c.Thresholds {
-				fmt.Fprintf(&page, "- `%s` (%s): %s\n", inPage(t.ID), inPage(strings.TrimSpace(doctor.Number(t.Default)+" "+t.Unit)), inPage(t.Title))
+				fmt.Fprintf(&page, "- `%s` (%s): %s\n", inPage(t.ID), strings.TrimSpace(doctor.Number(t.Default)+" "+inPage(t.Unit)), inPage(t.Title))
 			}
 		}
 		page.WriteString("\n")

@@ -76,7 +76,7 @@ func (m withServer) Run() int {
 }
 
 func TestScripts(t *testing.T) {
-	pgtest.Start(t)
+	pgtest.Start(t).MakeSound(t)
 	dir, files := "testdata", []string(nil)
 	if testing.Short() { // those in which something runs at the same time as something else
 		dir = ""

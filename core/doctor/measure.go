@@ -44,7 +44,7 @@ type Measure struct {
 	Object   Object  // what was measured
 	Name     string  // lower-case words joined by hyphens: size, dead-rows
 	Value    float64 // finite
-	Unit     string  // bytes, rows, percent, seconds, transactions; empty for a mere number
+	Unit     string  // bytes, rows, percent, seconds, transactions; fingerprint for one that only tells a change, and is not shown; empty for a mere number
 	// At is when an earlier run took it, to the second; zero for one that has just been taken.
 	At time.Time
 }

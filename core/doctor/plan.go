@@ -25,6 +25,8 @@ type Plan struct {
 	// Resumes: a plan that was interrupted, or failed, half-way is gone on with by the next run, not put back. Until then, or
 	// until it is undone, it is unsettled.
 	Resumes bool
+	// WhenAsked: it answers advice, or only helps; it is chosen only where its check, or the plan itself, was asked for by name.
+	WhenAsked bool
 
 	Duration  time.Duration // estimate; 0 when it is a moment
 	DiskBytes int64         // estimate of disk needed while it runs

@@ -15,6 +15,7 @@ type planned struct {
 	doctor.PlanResult
 	source *described
 	info   doctor.CheckInfo
+	asked  bool // its check was asked for by name
 }
 
 // plan asks the sources what would mend the findings of a report, and chooses among alternatives.
@@ -86,7 +87,7 @@ func (e *Engine) askPlans(ctx context.Context, s selected, findings []doctor.Fin
 
 // newPlanned gives a plan its first statuses, and an edit its diff.
 func (e *Engine) newPlanned(s selected, p doctor.Plan) planned {
-	out := planned{source: s.source, info: s.info}
+	out := planned{source: s.source, info: s.info, asked: s.asked}
 	out.Plan = p
 	out.Status = doctor.PlanPlanned
 	if p.Manual() {
@@ -144,7 +145,7 @@ func choose(plans []planned, preferred []string) error {
 		}
 	}
 	for i := range plans {
-		if !plans[i].Chosen {
+		if !plans[i].Chosen && (plans[i].asked || !plans[i].Plan.WhenAsked) {
 			take(&plans[i])
 		}
 	}

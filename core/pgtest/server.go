@@ -26,6 +26,8 @@ type Config struct {
 	Version string
 	// Settings go to postgresql.conf.
 	Settings map[string]string
+	// Sound: with the settings of a server that nobody would complain about, at the price of speed; see [Server.MakeSound].
+	Sound bool
 	// HBA replaces the lines of pg_hba.conf. The superuser's way in through the socket is always kept.
 	// Without it, the socket trusts everyone and TCP asks for a password.
 	HBA []string
@@ -193,7 +195,12 @@ func (s *Server) initdb(ctx context.Context, c Config) error {
 	settings := map[string]string{
 		"listen_addresses": listen, "unix_socket_directories": s.SocketDir,
 		"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
-		"shared_buffers": "16MB", "max_connections": "50", "autovacuum": "off", "log_statement": "none",
+		"shared_buffers": "16MB", "max_connections": "50", "log_statement": "none",
+		// On, as a sound server has it, and yet it never wakes while a test looks.
+		"autovacuum": "on", "autovacuum_naptime": "2147483",
+	}
+	if c.Sound {
+		maps.Copy(settings, soundSettings)
 	}
 	maps.Copy(settings, c.Settings)
 	var conf strings.Builder
@@ -218,6 +225,9 @@ func (s *Server) writeHBA(lines []string) error {
 	text := "local all " + superuser + " trust\n" + strings.Join(lines, "\n") + "\n"
 	return os.WriteFile(filepath.Join(s.DataDir, "pg_hba.conf"), []byte(text), 0o600)
 }
+
+// soundSettings are what an administrator keeps and most tests do without. They take effect with a reload.
+var soundSettings = map[string]string{"fsync": "on", "full_page_writes": "on"}
 
 func appendFile(path, text string) error {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)

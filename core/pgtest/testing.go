@@ -4,8 +4,10 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -111,6 +113,19 @@ func (s *Server) Reload(tb testing.TB) {
 		}
 		_ = fresh.Close(tb.Context())
 	}
+}
+
+// MakeSound gives a server that is there already the settings of [Config.Sound].
+func (s *Server) MakeSound(tb testing.TB) {
+	tb.Helper()
+	var lines strings.Builder
+	for name, value := range soundSettings {
+		fmt.Fprintf(&lines, "%s = '%s'\n", name, value)
+	}
+	if err := appendFile(filepath.Join(s.DataDir, "postgresql.conf"), lines.String()); err != nil {
+		tb.Fatal(err)
+	}
+	s.Reload(tb)
 }
 
 // WriteFile puts a file that only the server may read, such as a certificate's key, into the data directory.

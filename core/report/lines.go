@@ -37,7 +37,7 @@ func Lines(w io.Writer, title string, lines []Line, o Options) error {
 	}
 	g := grid{header: []string{"What", "Measure", "First", "Course", "Last", "Change"}, right: []int{2, 4, 5}}
 	for _, l := range lines {
-		if len(l.Values) == 0 {
+		if len(l.Values) == 0 || l.Unit == fingerprint {
 			continue
 		}
 		from, to := l.Values[0], l.Values[len(l.Values)-1]

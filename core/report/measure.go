@@ -20,6 +20,9 @@ type measured struct {
 	changes int       // values that differ from the earlier ones
 }
 
+// fingerprint is the unit of numbers that mean nothing to a person.
+const fingerprint = "fingerprint"
+
 // measures lays out what the checks have measured. Those that were not asked for by name come only when every is set.
 func measures(r *doctor.Report, every bool) []measured {
 	var out []measured
@@ -32,6 +35,7 @@ func measures(r *doctor.Report, every bool) []measured {
 }
 
 func tablesOf(r *doctor.Report, c doctor.CheckResult) []measured {
+	c.Measures = slices.DeleteFunc(slices.Clone(c.Measures), func(m doctor.Measure) bool { return m.Unit == fingerprint })
 	type object struct {
 		database string
 		doctor.Object
@@ -176,8 +180,12 @@ func lapse(seconds float64) string {
 const mostMeasured = 20
 
 func (p *paper) measures(r *doctor.Report) {
+	said := ""
 	for _, m := range measures(r, p.Verbose) {
-		p.heading(m.title())
+		if title := m.title(); title != said {
+			p.heading(title)
+			said = title
+		}
 		g := grid{header: capitals(m.header)}
 		for i := range m.header[1:] {
 			g.right = append(g.right, i+1)

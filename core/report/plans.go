@@ -424,8 +424,24 @@ func (p *paper) alternatives(others []doctor.PlanResult) {
 	if len(others) == 0 {
 		return
 	}
-	p.heading("Other ways, not chosen")
-	for i, r := range others {
+	var ways, wishes []doctor.PlanResult
+	for _, r := range others {
+		if r.Plan.WhenAsked {
+			wishes = append(wishes, r)
+		} else {
+			ways = append(ways, r)
+		}
+	}
+	p.notChosen("Other ways, not chosen", ways)
+	p.notChosen("Done only when asked for", wishes)
+}
+
+func (p *paper) notChosen(heading string, plans []doctor.PlanResult) {
+	if len(plans) == 0 {
+		return
+	}
+	p.heading(heading)
+	for i, r := range plans {
 		if i > 0 {
 			p.gap()
 		}

@@ -238,6 +238,7 @@ func measuredReport() *doctor.Report {
 			measure("state_groups_state", "rows", 81_234_567, "rows"),
 			measure("event_json", "size", 2_147_483_648, "bytes"), measure("event_json", "share", 6.91, "percent"), measure("event_json", "rows", 9_999, "rows"),
 			measure("presence_stream", "size", 8192, "bytes"), measure("presence_stream", "rows", 0, "rows"),
+			{Check: "upkeep", Object: doctor.Object{Kind: "progress", Name: "an_update"}, Name: "state", Value: 12345, Unit: "fingerprint"},
 			{Check: "upkeep", Object: doctor.Object{Kind: "server", Name: "PostgreSQL 16"}, Name: "oldest-snapshot", Value: 93_600, Unit: "seconds"},
 		}})
 	r.Earlier = doctor.NewEarlier([]doctor.Measure{

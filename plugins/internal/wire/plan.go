@@ -41,7 +41,7 @@ func planTo(p doctor.Plan) (*doctorv1.PlannedFix, error) {
 	out := &doctorv1.PlannedFix{
 		Id: p.ID, Title: p.Title, Database: p.Database,
 		Reversible: p.Reversible, Irreversible: p.Irreversible, UndoOnFailure: p.UndoOnFailure,
-		Duration: durationTo(p.Duration), DiskBytes: p.DiskBytes, Resumes: p.Resumes,
+		Duration: durationTo(p.Duration), DiskBytes: p.DiskBytes, Resumes: p.Resumes, WhenAsked: p.WhenAsked,
 	}
 	var err error
 	if out.Covers, err = each(p.Covers, keyTo); err != nil {
@@ -76,7 +76,7 @@ func planFrom(p *doctorv1.PlannedFix) (doctor.Plan, error) {
 	out := doctor.Plan{
 		ID: p.Id, Title: p.Title, Database: p.Database,
 		Reversible: p.Reversible, Irreversible: p.Irreversible, UndoOnFailure: p.UndoOnFailure,
-		DiskBytes: p.DiskBytes, Resumes: p.Resumes,
+		DiskBytes: p.DiskBytes, Resumes: p.Resumes, WhenAsked: p.WhenAsked,
 	}
 	var err error
 	if out.Duration, err = durationFrom(p.Duration); err != nil {

@@ -1415,6 +1415,7 @@ type PlannedFix struct {
 	Duration      *durationpb.Duration   `protobuf:"bytes,12,opt,name=duration,proto3" json:"duration,omitempty"`                                   // estimate; absent when it is a moment
 	DiskBytes     int64                  `protobuf:"varint,13,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`               // estimate of disk needed while it runs
 	Resumes       bool                   `protobuf:"varint,14,opt,name=resumes,proto3" json:"resumes,omitempty"`                                    // interrupted or failed half-way, it is gone on with by the next run, not put back
+	WhenAsked     bool                   `protobuf:"varint,15,opt,name=when_asked,json=whenAsked,proto3" json:"when_asked,omitempty"`               // chosen only where its check, or the plan itself, was asked for by name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1543,6 +1544,13 @@ func (x *PlannedFix) GetDiskBytes() int64 {
 func (x *PlannedFix) GetResumes() bool {
 	if x != nil {
 		return x.Resumes
+	}
+	return false
+}
+
+func (x *PlannedFix) GetWhenAsked() bool {
+	if x != nil {
+		return x.WhenAsked
 	}
 	return false
 }
@@ -4522,7 +4530,7 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\x04Part\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x03R\x05total\"\x8b\x04\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\"\xaa\x04\n" +
 	"\n" +
 	"PlannedFix\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
@@ -4542,7 +4550,9 @@ const file_doctor_v1_plugin_proto_rawDesc = "" +
 	"\bduration\x18\f \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1d\n" +
 	"\n" +
 	"disk_bytes\x18\r \x01(\x03R\tdiskBytes\x12\x18\n" +
-	"\aresumes\x18\x0e \x01(\bR\aresumes\"\x9d\x02\n" +
+	"\aresumes\x18\x0e \x01(\bR\aresumes\x12\x1d\n" +
+	"\n" +
+	"when_asked\x18\x0f \x01(\bR\twhenAsked\"\x9d\x02\n" +
 	"\x04Step\x12\x14\n" +
 	"\x05title\x18\x01 \x01(\tR\x05title\x12&\n" +
 	"\x03sql\x18\x02 \x01(\v2\x12.doctor.v1.SqlStepH\x00R\x03sql\x126\n" +
