@@ -68,7 +68,7 @@ test-matrix: postgres-matrix ## run the database tests on every PostgreSQL: Debi
 		[ -z "$$failed" ] || { echo "failed on:$$failed"; exit 1; }
 
 # These checks do one thing after the other; the goroutines around them are the engine's, whose own tests are among the rest.
-SEQUENTIAL := checks/(database|encoding|ident|keepalives|sequence|version)$$
+SEQUENTIAL := checks/(database|encoding|ident|keepalives|schema|sequence|tuning|version)$$
 RACE ?= $(shell go list ./... | grep -vE '$(SEQUENTIAL)')
 
 .PHONY: test-race
@@ -111,6 +111,10 @@ generate: ## make the protobuf code, the example's go.mod and what plugin new wr
 	$(BUF) generate
 	cd plugins/examples/published-rooms && go mod tidy
 	go test -count=1 ./cmd/synapse-doctor -run 'Kit|ANewGoPlugin' -update-kit
+
+.PHONY: catalog
+catalog: ## record what a new release of Synapse makes: DSN='host=… dbname=…' of a fresh schema, VERSION=1.161
+	@go run ./cmd/catalog -dsn "$(DSN)" -version "$(if $(filter command line environment,$(origin VERSION)),$(VERSION))"
 
 .PHONY: freeze
 freeze: ## record the protocol as it is: from then on verify keeps plugins that were made with it working

@@ -3,6 +3,9 @@
 // whether the targets hold. Then it times a check with one more plugin, in Go and in Python. It exits 1 only when something
 // failed to run.
 //
+// With -tuning it times PostgreSQL itself, under a load such as Synapse's: with its defaults, with the values that the check
+// tuning would choose, and with pgtune's, for machines of 1, 4 and 24 GiB. It takes seven minutes.
+//
 // With -port it times the port of a large SQLite database instead, which it makes out of a real homeserver's.
 //
 // The homeserver's database is the one of the project's fixture; with $SYNAPSE_DOCTOR_DATA, that of a real one as well.
@@ -27,6 +30,7 @@ func main() {
 	long := flag.Int("long", 3, "how many rounds of what takes seconds; 0: none")
 	doublings := flag.Int("doublings", 5, "how often the database of the long ones is doubled: 5 makes 0.7 GB of it")
 	port := flag.Bool("port", false, "time the port from SQLite, and nothing else")
+	tuned := flag.Bool("tuning", false, "time PostgreSQL with several settings, and nothing else")
 	size := flag.Float64("size", 1.9, "with -port: how large a SQLite database is made for it, in GB")
 	file := flag.String("sqlite", "", "with -port: a homeserver's SQLite database that exists, instead")
 	script := flag.Bool("script", false, "with -port: time Synapse's own script, too, which takes nine minutes for 1.9 GB")
@@ -34,9 +38,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	var err error
-	if *port {
+	switch {
+	case *tuned:
+		err = benchTuning(ctx, 4*max(*long, 1), *doublings)
+	case *port:
 		err = benchPort(ctx, *program, portOptions{rounds: *long, bytes: int64(*size * 1e9), file: *file, script: *script})
-	} else {
+	default:
 		err = bench(ctx, *program, *rounds, *long, *doublings)
 	}
 	if err != nil {

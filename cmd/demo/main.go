@@ -43,7 +43,7 @@ func demonstrate(ctx context.Context, program string) (err error) {
 	s := newScreen(os.Stdout)
 	s.scene("A small, sick homeserver is made on a PostgreSQL server of its own …")
 	// As Red Hat's packages install it: nobody gets in over TCP with a password.
-	server, err := pgtest.New(ctx, pgtest.Config{Locales: []string{"en_US.UTF-8"}, HBA: []string{
+	server, err := pgtest.New(ctx, pgtest.Config{Sound: true, Locales: []string{"en_US.UTF-8"}, HBA: []string{
 		"local   all             all                                     peer",
 		"host    all             all             127.0.0.1/32            ident",
 		"host    all             all             ::1/128                 ident",
@@ -73,11 +73,11 @@ func play(ctx context.Context, s *screen, d *doctor, h *homeserver) error {
 		return err
 	}
 	s.scene("Now the whole of it can be seen:")
-	if err := d.run(ctx, s, 2, "check -c homeserver.yaml --skip version"); err != nil {
+	if err := d.run(ctx, s, 2, "check -c homeserver.yaml --skip version --skip tuning --skip schema"); err != nil {
 		return err
 	}
 	s.scene("A fix without --apply shows what it would do, and changes nothing:")
-	if err := d.run(ctx, s, 2, "fix -c homeserver.yaml --skip version"); err != nil {
+	if err := d.run(ctx, s, 2, "fix -c homeserver.yaml --skip version --skip tuning --skip schema"); err != nil {
 		return err
 	}
 	if err := h.untouched(ctx); err != nil {
@@ -93,11 +93,11 @@ func play(ctx context.Context, s *screen, d *doctor, h *homeserver) error {
 		return err
 	}
 	s.scene("Applied once Synapse is stopped, it mends, and the checks run again as proof. A database in another locale is filled anew and compared, row by row:")
-	if err := d.run(ctx, s, 0, "fix -c homeserver.yaml --skip version --apply --yes-dangerous"); err != nil {
+	if err := d.run(ctx, s, 0, "fix -c homeserver.yaml --skip version --skip tuning --skip schema --apply --yes-dangerous"); err != nil {
 		return err
 	}
 	s.scene("Nothing wrong is left to find, and a check exits 0:")
-	if err := d.run(ctx, s, 0, "check -c homeserver.yaml --skip version"); err != nil {
+	if err := d.run(ctx, s, 0, "check -c homeserver.yaml --skip version --skip tuning --skip schema"); err != nil {
 		return err
 	}
 	s.scene("The journal has all of it, and what synapse-doctor undo needs to put it back:")

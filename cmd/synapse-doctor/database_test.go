@@ -33,7 +33,7 @@ import (
 
 func ownServerCommand(_ *testscript.TestScript, s *scene, _ []string) error {
 	// Nothing but a statement writes WAL: no vacuum, no snapshots for standbys, no hint bits.
-	s.server = pgtest.StartWith(s.t, pgtest.Config{Settings: map[string]string{
+	s.server = pgtest.StartWith(s.t, pgtest.Config{Sound: true, Settings: map[string]string{
 		"wal_level": "minimal", "max_wal_senders": "0", "wal_log_hints": "off", "checkpoint_timeout": "1d",
 	}})
 	s.own = true

@@ -51,7 +51,7 @@ func TestSynapseGettingIn(t *testing.T) {
 }
 
 func gettingIn(t *testing.T, synapse installation, doctor program, b beginning) {
-	server := pgtest.StartWith(t, pgtest.Config{Version: fmt.Sprint(b.major)})
+	server := pgtest.StartWith(t, pgtest.Config{Sound: true, Version: fmt.Sprint(b.major)})
 	hba, stock := stockHBA(t, server, b.stock)
 	db := &pgtest.DB{Server: server, Name: "synapse", Host: b.host, Port: server.Port, User: "synapse_user", Password: rand.Text()}
 	if b.host == "socket" {

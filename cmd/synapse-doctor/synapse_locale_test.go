@@ -21,7 +21,7 @@ const english = "ENCODING 'UTF8' LC_COLLATE 'en_US.UTF-8' LC_CTYPE 'en_US.UTF-8'
 func TestSynapseLocale(t *testing.T) {
 	synapse := installed(t)
 	doctor := built(t)
-	server := pgtest.StartWith(t, pgtest.Config{Locales: []string{"en_US.UTF-8"}})
+	server := pgtest.StartWith(t, pgtest.Config{Sound: true, Locales: []string{"en_US.UTF-8"}})
 	dump := filepath.Join(pgtest.Data(t), "synapse_ported.dump")
 
 	for _, way := range []string{"locale/rebuild", "locale/in-place"} {

@@ -185,7 +185,7 @@ type rivals struct {
 func newRivals(t *testing.T) *rivals {
 	t.Helper()
 	synapse := installed(t)
-	server := pgtest.StartWith(t, pgtest.Config{})
+	server := pgtest.StartWith(t, pgtest.Config{Sound: true})
 	m := onSQLite(t, newHomeserver(t, synapse, server.Database(t)), built(t))
 	var updates sync.WaitGroup
 	var inFile, inDatabase error

@@ -31,7 +31,7 @@ import (
 // was last, on one process and on several.
 func TestSynapsePort(t *testing.T) {
 	synapse := installed(t)
-	server := pgtest.StartWith(t, pgtest.Config{})
+	server := pgtest.StartWith(t, pgtest.Config{Sound: true})
 	m := newMove(t, newHomeserver(t, synapse, server.Database(t)), built(t))
 
 	m.start(t)

@@ -21,7 +21,7 @@ import (
 
 func TestSynapse(t *testing.T) {
 	synapse := installed(t)
-	doctor, server := built(t), pgtest.StartWith(t, pgtest.Config{})
+	doctor, server := built(t), pgtest.StartWith(t, pgtest.Config{Sound: true})
 
 	t.Run("fresh", func(t *testing.T) {
 		h := newHomeserver(t, synapse, server.Database(t))

@@ -191,9 +191,12 @@ func (a *application) stands() bool {
 
 // changed reports whether a step has had an effect, even one that was put back.
 func (a *application) changed() bool {
-	return slices.ContainsFunc(a.results, func(r doctor.StepResult) bool {
-		return r.Status == doctor.StepApplied || r.Status == doctor.StepUndone
-	})
+	for i, r := range a.results {
+		if (r.Status == doctor.StepApplied || r.Status == doctor.StepUndone) && changesSomething(a.steps[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // isRefusal reports whether a plan ended because something did not hold, and not because something went wrong. A lock

@@ -227,7 +227,7 @@ func (s *Server) writeHBA(lines []string) error {
 }
 
 // soundSettings are what an administrator keeps and most tests do without. They take effect with a reload.
-var soundSettings = map[string]string{"fsync": "on", "full_page_writes": "on"}
+var soundSettings = map[string]string{"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 func appendFile(path, text string) error {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)

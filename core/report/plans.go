@@ -621,19 +621,38 @@ func (p *paper) whyNot(r doctor.PlanResult) {
 // by itself, any other has to be named.
 func selection(plans []doctor.PlanResult) []string {
 	chosen, _ := split(plans)
-	args := planned(chosen)
+	args := named(plans, chosen)
 	passed := map[doctor.FindingKey]bool{}
 	for _, r := range plans {
-		named := false
+		again := false
 		for _, k := range r.Plan.Covers {
-			named = named || passed[k]
+			again = again || passed[k]
 			passed[k] = true
 		}
-		if r.Chosen && named {
+		if r.Chosen && again {
 			args = append(args, "--plan", r.Plan.ID)
 		}
 	}
 	return args
+}
+
+// named are the checks of the chosen plans, or their codes where the name of the check would choose plans that were not.
+func named(plans, chosen []doctor.PlanResult) []string {
+	var names []string
+	for _, r := range chosen {
+		of := []string{r.Plan.Check()}
+		if slices.ContainsFunc(plans, func(other doctor.PlanResult) bool {
+			return other.Plan.WhenAsked && !other.Chosen && other.Plan.Check() == r.Plan.Check()
+		}) {
+			of = r.Plan.Codes()
+		}
+		for _, name := range of {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 // planned are the checks that the plans belong to, in order.

@@ -9,7 +9,10 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/checks/keepalives"
 	"github.com/synapse-doctor/synapse-doctor/checks/locale"
 	"github.com/synapse-doctor/synapse-doctor/checks/port"
+	"github.com/synapse-doctor/synapse-doctor/checks/schema"
 	"github.com/synapse-doctor/synapse-doctor/checks/sequence"
+	"github.com/synapse-doctor/synapse-doctor/checks/tuning"
+	"github.com/synapse-doctor/synapse-doctor/checks/upkeep"
 	"github.com/synapse-doctor/synapse-doctor/checks/vacuum"
 	"github.com/synapse-doctor/synapse-doctor/checks/version"
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
@@ -28,7 +31,10 @@ func Checks() []doctor.Check {
 		encoding.Check,
 		locale.Check,
 		sequence.Check,
+		schema.Check,
 		keepalives.Check,
+		tuning.Check,
+		upkeep.Check,
 		vacuum.Check,
 		port.Check,
 	}

@@ -29,6 +29,9 @@ func TestOnlyWhatADeadHostHasLeftIsSweptAway(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
+	if err := os.WriteFile(filepath.Join(left, "plugin-dir1", "plugin2"), nil, 0o600); err != nil { // killed while it chose its socket's name
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(backup, "plugin-dir1", "dump.sql"), []byte("all there is"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -135,12 +135,16 @@ func sweep(base string) {
 	}
 }
 
-// onlySockets reports whether there is nothing in a directory that could be missed.
+// onlySockets reports whether there is nothing in a directory that could be missed: sockets, and the empty file that stands
+// for one while a plugin chooses its name.
 func onlySockets(path string) bool {
 	return filepath.WalkDir(path, func(_ string, entry os.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() && entry.Type() != os.ModeSocket {
-			err = os.ErrExist
+		if err != nil || entry.IsDir() || entry.Type() == os.ModeSocket {
+			return err
 		}
-		return err
+		if info, err := entry.Info(); err != nil || !info.Mode().IsRegular() || info.Size() > 0 {
+			return os.ErrExist
+		}
+		return nil
 	}) == nil
 }
