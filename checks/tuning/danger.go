@@ -13,13 +13,23 @@ import (
 func (s *server) faulty() []advice {
 	var found []advice
 	for _, f := range s.files {
-		if !f.faulty() {
+		if !f.Fault {
 			continue
 		}
-		found = append(found, advice{code: ConfigurationFaulty, severity: doctor.Error, kind: "file", name: fmt.Sprintf("%s:%d", f.File, f.Line),
-			summary:  fmt.Sprintf("The server's configuration has an error in line %d of %s: nothing that was changed since counts, and the server would not start again.", f.Line, f.File),
-			observed: strings.TrimSpace(f.Name + " " + f.Error), expected: "a line that the server can read",
-			remedy: "Correct the line, and look again:\n    SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL;\nThen:\n    SELECT pg_reload_conf();"})
+		a := advice{code: ConfigurationFaulty, severity: doctor.Error, kind: "file", name: fmt.Sprintf("%s:%d", f.File, f.Line),
+			summary:  fmt.Sprintf("The server's configuration has an error in line %d of %s: the server would not start again, and until then what was changed may not count.", f.Line, f.File),
+			observed: strings.TrimSpace(f.Name + ": " + f.Error), expected: "a line that the server can read, with a value that is allowed",
+			remedy: "Correct the line, and look again (an error that tells of a restart only waits for that):\n" +
+				"    SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL;\nThen:\n    SELECT pg_reload_conf();"}
+		switch {
+		case f.File == "":
+			a.name, a.summary = "configuration", "The server's configuration files have an error: the server would not start again."
+		case f.Name == "":
+			a.observed = f.Error
+		case f.Error == "setting could not be applied":
+			a.observed = fmt.Sprintf("%s = '%s', which is not allowed", f.Name, f.Value)
+		}
+		found = append(found, a)
 	}
 	return found[:min(len(found), 5)]
 }
@@ -46,7 +56,7 @@ func (s *server) dangers() []advice {
 	if now := s.get("synchronous_commit"); now.Raw == "off" {
 		found = append(found, advice{code: LateCommits, severity: doctor.Info, name: now.Name, expected: "on, unless that is meant",
 			summary: "synchronous_commit is off: a crash loses what was committed in the last fraction of a second, of which Synapse has told clients already.",
-			remedy:  "It is a choice: commits are faster, and the database itself stays sound. What is lost is three times wal_writer_delay at most, 0.6 s by default. To wait for the disk again, as an administrator of the server:\n    ALTER SYSTEM SET synchronous_commit = 'on';\n    SELECT pg_reload_conf();"})
+			remedy:  "It is a choice: commits are faster, and the database itself stays sound. What is lost is three times wal_writer_delay at most, 0.6 s by default. To wait for the disk again:\n\n" + s.byHand(now, "on")})
 	}
 	return found
 }
@@ -144,6 +154,12 @@ func (s *server) worstCase() []advice {
 	return found
 }
 
+// A standby that allows fewer connections than its primary stops replaying.
+const (
+	standbysFirst = "A standby of this server needs the new value, and a restart, before it: one that allows fewer connections than its primary stops following it."
+	standbysLast  = "A standby of this server gets the new value, and a restart, after it: one that allows fewer connections than its primary stops following it."
+)
+
 // connections judges max_connections by what Synapse may open.
 func (s *server) connections() []advice {
 	now := s.get("max_connections")
@@ -162,10 +178,11 @@ func (s *server) connections() []advice {
 	case most-reserved < s.opens.connections:
 		a.severity, a.expected = doctor.Warning, fmt.Sprintf("%d to %d", s.opens.connections+reserved, 2*enough)
 		a.summary = fmt.Sprintf("Synapse may open %d connections, and the server has %d for ordinary roles: when it is busy, some are refused.", s.opens.connections, most-reserved)
-		a.remedy = "The check database tells the same as database/max-connections. Lowering cp_max does as well: each connection costs the server some megabytes."
+		a.remedy = "The check database tells the same as database/max-connections. Lowering cp_max does as well: each connection costs the server some megabytes.\n" + standbysFirst
 	case most >= 500 && most > 4*enough:
 		a.severity, a.set, a.expected = doctor.Info, fmt.Sprint(max(100, enough)), fmt.Sprintf("%d to %d", max(100, enough), max(200, 2*enough))
 		a.summary = fmt.Sprintf("max_connections is %d, and Synapse opens at most %d: a client that runs wild is stopped only when the memory is gone.", most, s.opens.connections)
+		a.remedy = standbysLast
 	default:
 		return nil
 	}

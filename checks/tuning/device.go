@@ -26,8 +26,16 @@ func (k kernel) diskOf(dir string) (doctor.Disk, string) {
 	return k.disk(unix.Major(uint64(stat.Dev)), unix.Minor(uint64(stat.Dev)))
 }
 
-// virtualDisk is a disk of a virtual machine, which says that it rotates whatever is below it.
-var virtualDisk = regexp.MustCompile(`^(vd|xvd|nbd|rbd|loop)`)
+// A virtual machine's disk says that it rotates whatever is below it.
+var (
+	virtualDisk   = regexp.MustCompile(`^(vd|xvd|nbd|rbd|loop)`)
+	virtualVendor = regexp.MustCompile(`^(QEMU|VMware|Msft|VBOX)`)
+	hypervisor    = regexp.MustCompile(`(?m)^flags\s*:.* hypervisor( |$)`) // x86's only
+)
+
+func (k kernel) virtual(disk string) bool {
+	return virtualDisk.MatchString(filepath.Base(disk)) || hypervisor.MatchString(k.read("proc/cpuinfo")) || virtualVendor.MatchString(kernel{disk}.read("device/vendor"))
+}
 
 // disk follows a device to the disks it is made of. File systems such as btrfs and overlay have a number of their own, which
 // only the list of mounts leads on from.
@@ -58,7 +66,7 @@ func (k kernel) disk(major, minor uint32) (doctor.Disk, string) {
 			return doctor.DiskUnknown, ""
 		}
 		switch rotates := strings.TrimSpace(string(text)) != "0"; {
-		case rotates && virtualDisk.MatchString(name):
+		case rotates && k.virtual(d):
 			return doctor.DiskUnknown, ""
 		case rotates:
 			return doctor.DiskHDD, "the kernel calls " + name + " rotating"

@@ -71,12 +71,35 @@ func (s *server) byHand(x setting, value string) string {
 	if !x.fromFile() {
 		return x.elsewhere(s.Name, s.Role, value)
 	}
-	text := fmt.Sprintf("As an administrator of the server:\n    %s;\n    %s;", alter(x.Name, value), doctor.ReloadStatement)
+	text := s.asAdmin(advice{name: x.Name, set: value}) + "    " + doctor.ReloadStatement + ";"
 	if x.restarts() {
 		text += "\nIt counts after a restart of the server:\n" + s.howToRestart()
 	}
 	return text
 }
+
+// asAdmin is how settings get into the server's files; what an administrator does then is to follow.
+func (s *server) asAdmin(advices ...advice) string {
+	var lines strings.Builder
+	for _, a := range advices {
+		lines.WriteString("    " + s.line(a.name, a.set) + "\n")
+	}
+	if s.alterable() {
+		return "As an administrator of the server:\n" + lines.String()
+	}
+	return "The server doesn't allow ALTER SYSTEM (allow_alter_system). In the files that are managed for it:\n" + lines.String() +
+		"And as an administrator of the server:\n"
+}
+
+func (s *server) line(name, value string) string {
+	if s.alterable() {
+		return alter(name, value) + ";"
+	}
+	return fmt.Sprintf("%s = '%s'", name, strings.ReplaceAll(value, "'", "''"))
+}
+
+// alterable: from 17 on a server may forbid ALTER SYSTEM, since its files are written by something else.
+func (s *server) alterable() bool { return s.get("allow_alter_system").Raw != "off" }
 
 // alter is the statement that writes a setting into postgresql.auto.conf.
 func alter(name, value string) string {

@@ -2,11 +2,13 @@ package tuning
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// groups are the control groups that may limit a process's memory, as directories with the names of the files that say how much.
+// groups are the control groups that may limit a process's memory, as directories with the names of the files that say how
+// much. A mount without paths: the groups are not to be seen from here.
 func (k kernel) groups(pid string) (paths []string, mount string, files []string) {
 	for line := range strings.Lines(k.read("proc", pid, "cgroup")) {
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -23,8 +25,12 @@ func (k kernel) groups(pid string) (paths []string, mount string, files []string
 	return paths, mount, files
 }
 
-// ancestors are the path and all above it. What lies outside the namespace begins with /.. .
+// ancestors are the path and all above it; none where it begins with /.. , which is outside of what this process sees: below
+// the same names there is its own group.
 func ancestors(p string) []string {
+	if p == "/.." || strings.HasPrefix(p, "/../") {
+		return nil
+	}
 	p = path.Clean("/" + p)
 	all := []string{p}
 	for p != "/" {
@@ -48,13 +54,16 @@ func (k kernel) limit(pid string) (bytes int64, group string) {
 	return bytes, group
 }
 
-// within reports whether this process is in the group, too.
-func (k kernel) within(group string) bool {
-	paths, _, _ := k.groups("self")
-	for _, p := range paths {
-		if p == group {
-			return true
-		}
-	}
-	return false
+// outside: the process is in a control group that can't be seen from here.
+func (k kernel) outside(pid string) bool {
+	paths, mount, _ := k.groups(pid)
+	return mount != "" && len(paths) == 0
+}
+
+// within reports whether one of the processes is in the group, too.
+func (k kernel) within(group string, pids ...string) bool {
+	return slices.ContainsFunc(pids, func(pid string) bool {
+		paths, _, _ := k.groups(pid)
+		return slices.Contains(paths, group)
+	})
 }

@@ -60,7 +60,7 @@ func (s *server) hugePages() []advice {
 		text := fmt.Sprintf("As root, have the kernel reserve them, now and at every start (with a fragmented memory only a start gets them all):\n"+
 			"    echo 'vm.nr_hugepages = %d' > /etc/sysctl.d/40-postgresql-huge-pages.conf\n    sysctl -p /etc/sysctl.d/40-postgresql-huge-pages.conf\n    grep HugePages_Total /proc/meminfo\n", reserve)
 		if now.Raw == "off" {
-			text += "Let the server take them:\n    ALTER SYSTEM SET huge_pages = 'try';\n"
+			text += "Let the server take them:\n    " + s.line("huge_pages", "try") + "\n"
 		}
 		a.remedy = text + "Then restart the server:\n" + s.howToRestart() + "\nBeyond what the server needs it is memory lost: after a change of shared_buffers or max_connections, count anew."
 		found = append(found, a)

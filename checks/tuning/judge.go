@@ -244,14 +244,17 @@ func (s *server) wal() []advice {
 			sums: []string{
 				fmt.Sprintf("%d of %d checkpoints in %s; told from %.0f %% on", forced, timed+forced, days(over.Seconds()), s.target.Threshold(forcedCheckpoints)),
 				row("", written, "of log written meanwhile"), row("", low, "2 × what it is"), row("", high, "4 × what it is")}}
-		if s.machine.free > 0 {
+		if s.machine.freeKnown {
 			high = min(high, now.bytes()+s.machine.free/4)
 			a.sums = append(a.sums, row("", high, "with a quarter of what is free on the log's disk: %s", about(s.machine.free)))
 		}
 		a.expected = fmt.Sprintf("%s to %s", size(nice(min(low, high))), size(nice(high)))
-		if high >= low {
+		switch {
+		case !s.machine.freeKnown:
+			a.remedy = "Look first whether the log's disk, which can't be seen from here, has room for that. " + s.byHand(now, size(nice(low)))
+		case high >= low:
 			a.set = size(nice(low))
-		} else {
+		default:
 			a.remedy = "The disk has no room for a larger log: make room first."
 		}
 		a.sums = append(a.sums, "after a crash so much log is read again: seconds for each gigabyte")
@@ -290,7 +293,7 @@ func (s *server) jitting() []advice {
 func (s *server) pending() []advice {
 	var found []advice
 	for _, x := range s.settings {
-		if now, ok := parse(x.Raw, x.Unit); !x.Pending || x.next != nil && ok && x.value() == now {
+		if !x.Pending || x.next != nil && x.counts(x.next.Value) {
 			continue // a change that was taken back stays marked until the files are loaded again
 		}
 		to := "another value"

@@ -50,7 +50,7 @@ func sound(memory int64) *server {
 		s.settings[x.Name] = x
 	}
 	s.opens = need{known: true, processes: 1, connections: 10, how: "1 process × cp_max 10", cache: 200 * mib, cacheHow: "as estimated"}
-	s.machine = machine{memory: memory, memoryFrom: "of this machine", nearby: true}
+	s.machine = machine{memory: memory, memoryFrom: "of this machine", nearby: true, free: 100 * gib, freeKnown: true}
 	s.leaveOthers()
 	return s
 }
@@ -115,7 +115,9 @@ func TestWhatIsSaidOfAServer(t *testing.T) {
 		}, nil},
 		{"forced checkpoints", 8 * gib, func(s *server) { s.Timed, s.Forced, s.WAL = 100, 900, 900*512*mib }, []string{"info tuning/max-wal-size max_wal_size=2GB"}},
 		{"base backups", 8 * gib, func(s *server) { s.Timed, s.Forced, s.WAL = 100, 900, 900*16*mib }, nil},
-		{"a full disk", 8 * gib, func(s *server) { s.Timed, s.Forced, s.WAL, s.machine.free = 100, 900, 900*512*mib, gib }, []string{"info tuning/max-wal-size max_wal_size="}},
+		{"forced checkpoints, and a disk out of sight", 8 * gib, func(s *server) { s.Timed, s.Forced, s.WAL, s.machine.freeKnown = 100, 900, 900*512*mib, false }, []string{"info tuning/max-wal-size max_wal_size="}},
+		{"forced checkpoints, and no room at all", 8 * gib, func(s *server) { s.Timed, s.Forced, s.WAL, s.machine.free = 100, 900, 900*512*mib, 0 }, []string{"info tuning/max-wal-size max_wal_size="}},
+		{"a nearly full disk", 8 * gib, func(s *server) { s.Timed, s.Forced, s.WAL, s.machine.free = 100, 900, 900*512*mib, gib }, []string{"info tuning/max-wal-size max_wal_size="}},
 		{"old checkpoints", 8 * gib, func(s *server) { s.with("checkpoint_completion_target", "0.5"); s.with("checkpoint_timeout", "60s") }, []string{
 			"info tuning/checkpoints checkpoint_timeout=10min", "info tuning/checkpoints checkpoint_completion_target=0.9"}},
 		{"rare checkpoints", 8 * gib, func(s *server) { s.with("checkpoint_timeout", "2h") }, []string{"info tuning/checkpoints checkpoint_timeout=30min"}},
@@ -128,7 +130,7 @@ func TestWhatIsSaidOfAServer(t *testing.T) {
 			"warning tuning/hidden-corruption ignore_checksum_failure=off", "info tuning/late-commits synchronous_commit="}},
 		{"memory not known", 0, func(s *server) { s.machine = machine{}; large(s); missing(s) }, []string{"info tuning/machine-unknown main="}},
 		{"an error in a file", 8 * gib, func(s *server) {
-			s.files = []fileSetting{{File: "/etc/x.conf", Line: 3, Error: "syntax error"}, {Name: "shared_buffers", Error: notYet}}
+			s.files = []fileSetting{{File: "/etc/x.conf", Line: 3, Error: "syntax error", Fault: true}, {Name: "shared_buffers", Error: "setting could not be applied"}}
 		}, []string{"error tuning/configuration-faulty /etc/x.conf:3="}},
 		{"waiting for a restart that cures", 16 * gib, func(s *server) {
 			s.with("shared_buffers", "12GB")
@@ -175,6 +177,72 @@ func TestWhatIsSaidOfAServer(t *testing.T) {
 				t.Errorf("said\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(tt.want, "\n  "))
 			}
 		})
+	}
+}
+
+func TestWhatIsDoneByHand(t *testing.T) {
+	forced := func(s *server) { s.Timed, s.Forced, s.WAL, s.machine.freeKnown = 100, 900, 900*512*mib, false }
+	late := func(source string) func(*server) {
+		return func(s *server) {
+			x := s.with("synchronous_commit", "off").settings["synchronous_commit"]
+			x.Source = source
+			s.settings[x.Name] = x
+		}
+	}
+	managed := func(change func(*server)) func(*server) {
+		return func(s *server) {
+			change(s)
+			s.settings["allow_alter_system"] = setting{Name: "allow_alter_system", Raw: "off"}
+		}
+	}
+	for name, tt := range map[string]struct {
+		change func(*server)
+		code   string
+		says   string
+		not    string
+	}{
+		"a disk out of sight":            {forced, MaxWALSize, "has room for that. As an administrator of the server:\n    ALTER SYSTEM SET max_wal_size = '2GB';", ""},
+		"late commits by a file":         {late("configuration file"), LateCommits, "ALTER SYSTEM SET synchronous_commit = 'on';", ""},
+		"late commits by the role":       {late("user"), LateCommits, `ALTER ROLE "synapse_user" SET synchronous_commit = 'on';`, "ALTER SYSTEM"},
+		"late commits by the connection": {late("client"), LateCommits, "options, under database: args:", "ALTER SYSTEM"},
+		"late commits of a managed one":  {managed(late("default")), LateCommits, "    synchronous_commit = 'on'\n", "ALTER SYSTEM SET"},
+		"a file of a managed one":        {managed(func(s *server) { s.with("fsync", "off") }), NotCrashSafe, "    fsync = 'on'\nAnd as an administrator of the server:\n    SELECT pg_reload_conf();", "ALTER SYSTEM SET"},
+		"more connections":               {func(s *server) { s.opens.connections = 98 }, MaxConnections, standbysFirst, standbysLast},
+		"fewer connections":              {func(s *server) { s.with("max_connections", "1000") }, MaxConnections, standbysLast, standbysFirst},
+	} {
+		s := sound(8 * gib)
+		tt.change(s)
+		for _, a := range s.judge() {
+			f := s.finding(a)
+			if f.Code != tt.code || !strings.Contains(f.Remedy, tt.says) || tt.not != "" && strings.Contains(f.Remedy, tt.not) {
+				t.Errorf("%s: %s: %s", name, f.Code, f.Remedy)
+			}
+			if a.set == "" {
+				continue
+			}
+			if step := s.restartByHand([]advice{a}).Manual.Text; f.Code == MaxConnections && !strings.Contains(step, tt.says) {
+				t.Errorf("%s: the plan says: %s", name, step)
+			}
+		}
+	}
+}
+
+// A waiting value that is no number is compared as it is written.
+func TestWhatWaitsForARestart(t *testing.T) {
+	for _, tt := range []struct {
+		name, now, then string
+		want            bool
+	}{
+		{"huge_pages", "on", "try", true}, {"huge_pages", "try", "off", true}, {"huge_pages", "try", "TRY", false}, {"archive_mode", "on", "always", true},
+		{"archive_mode", "off", "false", false}, {"shared_buffers", "16384", "128MB", false}, {"shared_buffers", "16384", "129MB", true}, {"listen_addresses", "*", "localhost", true},
+	} {
+		s := sound(8 * gib)
+		x := s.settings[tt.name]
+		x.Name, x.Raw, x.Text, x.Pending, x.next = tt.name, tt.now, tt.now, true, &fileSetting{Name: tt.name, Value: tt.then}
+		s.settings[tt.name] = x
+		if found := s.pending(); (len(found) == 1) != tt.want {
+			t.Errorf("%s from %s to %s: %+v", tt.name, tt.now, tt.then, found)
+		}
 	}
 }
 

@@ -93,7 +93,8 @@ FROM %s.pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datna
 
 // adminQuery: until 15 only superusers may alter the system's settings, from 17 on nobody where allow_alter_system is off.
 const adminQuery = `SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AND coalesce(current_setting('allow_alter_system', true), 'on') = 'on',
-  has_function_privilege('pg_show_all_file_settings()', 'EXECUTE'), has_table_privilege('pg_shmem_allocations', 'SELECT')`
+  has_function_privilege('pg_show_all_file_settings()', 'EXECUTE') AND has_table_privilege('pg_file_settings', 'SELECT') AND pg_has_role('pg_read_all_settings', 'USAGE'),
+  has_table_privilege('pg_shmem_allocations', 'SELECT')`
 
 func (s *server) major() int { return s.Version / 10000 }
 
@@ -129,6 +130,8 @@ func (s *server) askSettings(ctx context.Context, tx pgx.Tx) error {
 	s.settings = map[string]setting{}
 	var x setting
 	_, err = pgx.ForEachRow(rows, []any{&x.Name, &x.Text, &x.Raw, &x.Unit, &x.Boot, &x.Context, &x.Source, &x.File, &x.Line, &x.Pending}, func() error {
+		// PostgreSQL marks a setting of the command line, too, where a line of its files, which doesn't count, says otherwise.
+		x.Pending = x.Pending && x.Source != "command line"
 		s.settings[x.Name] = x
 		return nil
 	})
@@ -171,31 +174,35 @@ func (s *server) askAdmin(ctx context.Context) error {
 	})
 }
 
-// useFiles adds to the settings where they are set, and what they will be.
+// useFiles adds to the settings where they are set, and what they will be. What is in the files and was not loaded yet
+// counts at the next start, too.
 func (s *server) useFiles() {
+	named := map[string]bool{}
 	for i, f := range s.files { // the last line of a name counts
 		x, ok := s.settings[f.Name]
-		if !ok || f.faulty() {
+		if !ok || f.Fault {
 			continue
 		}
+		named[f.Name] = true
 		if x.Source == "configuration file" {
 			x.File, x.Line = f.File, f.Line
 		}
-		if x.Pending {
-			x.next = &s.files[i]
+		if x.Pending || f.waits() && x.restarts() && x.fromFile() {
+			x.Pending, x.next = true, &s.files[i]
 		}
 		s.settings[f.Name] = x
 	}
-	if slices.ContainsFunc(s.files, fileSetting.faulty) {
+	if slices.ContainsFunc(s.files, func(f fileSetting) bool { return f.Fault }) {
 		return // what stands behind an error is not among them
 	}
 	for name, x := range s.settings { // what stands in no file any more returns to what is built in
-		if x.Pending && x.next == nil && x.fromFile() {
+		left := x.restarts() && x.Source == "configuration file" && !named[name] && !x.counts(x.Boot)
+		if x.fromFile() && x.next == nil && (x.Pending || left) {
 			value := x.Boot
 			if v, ok := parse(x.Boot, x.Unit); ok && strings.HasSuffix(x.Unit, "B") {
 				value = size(int64(v))
 			}
-			x.next = &fileSetting{Name: name, Value: value}
+			x.Pending, x.next = true, &fileSetting{Name: name, Value: value}
 			s.settings[name] = x
 		}
 	}

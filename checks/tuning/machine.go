@@ -28,7 +28,9 @@ type machine struct {
 	diskFrom string
 
 	huge huge
-	free int64 // bytes free where the log is; 0: not known
+
+	free      int64 // bytes free where the log is
+	freeKnown bool
 }
 
 // left is the memory that PostgreSQL may use.
@@ -54,7 +56,7 @@ func (s *server) lookAtMachine() {
 	if s.db.DataDir != "" {
 		var fs unix.Statfs_t
 		if unix.Statfs(filepath.Join(s.db.DataDir, "pg_wal"), &fs) == nil {
-			m.free = int64(fs.Bavail) * int64(fs.Bsize)
+			m.free, m.freeKnown = int64(fs.Bavail)*int64(fs.Bsize), true
 		}
 	}
 }
@@ -67,9 +69,13 @@ func (s *server) lookAtMemory(told doctor.Machine) {
 		m.memory, m.memoryFrom = told.Memory, "as --db-memory says"
 	case m.pid > 0:
 		m.memory, m.memoryFrom = total, "of this machine"
-		if limit, group := k.limit(strconv.Itoa(m.pid)); limit > 0 && limit < total {
+		pid := strconv.Itoa(m.pid)
+		if k.outside(pid) {
+			m.inferred = true
+			m.memoryFrom = "inferred from this machine's, since the server's control group, which may have a limit, can't be seen from here; --db-memory says it for certain"
+		} else if limit, group := k.limit(pid); limit > 0 && limit < total {
 			m.memory, m.memoryFrom = limit, "the limit of the server's control group "+group
-			m.own = !k.within(group)
+			m.own = !k.within(group, append(k.synapses(), "self")...)
 		}
 	case m.nearby:
 		m.memory, m.inferred = total, true

@@ -52,6 +52,8 @@ func TestTheLeastLimitOfAControlGroupCounts(t *testing.T) {
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, gib, true},
 		"in a container that sees its own group as the root": {map[string]string{"proc/7/cgroup": "4:memory:/docker/x\n", "proc/self/cgroup": "4:memory:/docker/x\n",
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "1073741824\n"}, gib, false},
+		"Synapse in the same one": {map[string]string{"proc/7/cgroup": "0::/matrix\n", "sys/fs/cgroup/matrix/memory.max": "4294967296\n", "proc/self/cgroup": "0::/user.slice\n",
+			"proc/8/cgroup": "0::/matrix/synapse\n", "proc/8/cmdline": "python3\x00-m\x00synapse.app.homeserver\x00"}, 4 * gib, false},
 		"more than there is": {map[string]string{"proc/7/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "99999999999999\n"}, 16 * gib, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,6 +70,20 @@ func TestTheLeastLimitOfAControlGroupCounts(t *testing.T) {
 				t.Errorf("what the administrator says does not count: %+v", s.machine)
 			}
 		})
+	}
+}
+
+// The doctor is in a container, and sees the processes of the machine: below the same names is its own group.
+func TestALimitThatCannotBeSeenIsNotMadeUp(t *testing.T) {
+	for _, group := range []string{"0::/../server\n", "0::/..\n", "4:memory:/../../docker/x\n"} {
+		s := sound(0)
+		s.kernel = tree(t, map[string]string{"proc/meminfo": meminfo, "proc/7/cgroup": group, "proc/self/cgroup": "0::/\n4:memory:/\n",
+			"sys/fs/cgroup/memory.max": "1073741824\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "1073741824\n"})
+		s.machine = machine{pid: 7}
+		s.lookAtMemory(doctor.Machine{})
+		if m := s.machine; m.memory != 16*gib || !m.inferred || m.own || !strings.Contains(m.memoryFrom, "can't be seen from here") {
+			t.Errorf("%q: %+v", group, m)
+		}
 	}
 }
 
@@ -96,6 +112,27 @@ func TestTheServersProcessIsFoundByItsName(t *testing.T) {
 		if got := k.postmaster(tt.pid, "synapse_user", "synapse", tt.port); got != tt.want {
 			t.Errorf("session %d from port %d: %d, want %d", tt.pid, tt.port, got, tt.want)
 		}
+	}
+}
+
+// A container's postmaster.pid has a number of the container's.
+func TestTheServersProcessIsTheOneThatWorksInItsData(t *testing.T) {
+	files := map[string]string{
+		"data/postmaster.pid": "1\n/data\n", "elsewhere/file": "", "proc/1/status": "Name:\tsystemd\n", "proc/1/cwd": "→../../elsewhere", "proc/80/cwd": "→../../data",
+		"proc/90/cmdline": "postgres: synapse_user synapse [local] SELECT\x00", "proc/90/status": "Name:\tpostgres\nPPid:\t80\nNSpid:\t90\t12\n",
+	}
+	s := sound(0)
+	s.kernel, s.db.DataDir, s.PID = tree(t, files), "/data", 12
+	if got := s.serverProcess(); got != 80 {
+		t.Errorf("in a container: %d", got)
+	}
+	delete(files, "proc/1/cwd") // who may not look is told nothing
+	if s.kernel = tree(t, files); s.serverProcess() != 80 {
+		t.Errorf("without the right to look: %d", s.serverProcess())
+	}
+	files["data/postmaster.pid"] = "80\n"
+	if s.kernel, s.PID = tree(t, files), 4711; s.serverProcess() != 80 {
+		t.Errorf("by its directory: %d", s.serverProcess())
 	}
 }
 
@@ -143,6 +180,27 @@ func TestTheKindOfADisk(t *testing.T) {
 	} {
 		if got, from := k.disk(tt.major, tt.minor); got != tt.want || (from == "") != (tt.want == "") {
 			t.Errorf("%d:%d: %q (%s), want %q", tt.major, tt.minor, got, from, tt.want)
+		}
+	}
+}
+
+func TestAVirtualDiskThatSaysItTurnsMayBeAnything(t *testing.T) {
+	for name, tt := range map[string]struct {
+		cpu, vendor string
+		want        doctor.Disk
+	}{
+		"a real one":             {"flags\t\t: fpu vme hypervisor_like\n", "ATA     \n", doctor.DiskHDD},
+		"by the processor":       {"processor\t: 0\nflags\t\t: fpu vme hypervisor lahf_lm\n", "ATA     \n", doctor.DiskUnknown},
+		"by the processor's end": {"flags\t\t: fpu hypervisor\n", "", doctor.DiskUnknown},
+		"by its maker":           {"Features\t: fp asimd\n", "QEMU    \n", doctor.DiskUnknown},
+		"of VMware":              {"", "VMware  \n", doctor.DiskUnknown},
+		"of Hyper-V":             {"", "Msft    \n", doctor.DiskUnknown},
+		"of VirtualBox":          {"", "VBOX    \n", doctor.DiskUnknown},
+	} {
+		k := tree(t, map[string]string{"proc/cpuinfo": tt.cpu, "sys/devices/sda/device/vendor": tt.vendor, "sys/devices/sda/queue/rotational": "1\n",
+			"sys/devices/sda/sda1/partition": "1\n", "sys/dev/block/8:1": "→../../devices/sda/sda1"})
+		if got, _ := k.disk(8, 1); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
 }

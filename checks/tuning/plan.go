@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 )
 
 // plan answers the findings of each server with plans that can be chosen one by one: what makes a crash harmless, what a
@@ -112,7 +113,7 @@ func (s *server) alter(what, title string, advices []advice) []doctor.Plan {
 	}
 	p.Steps = append(p.Steps,
 		s.faultless("See that the server takes the new values, and that nothing overrides them", advices),
-		doctor.Step{Title: "Have the server read its files", SQL: &doctor.SQLStep{Admin: true, Mode: doctor.ModeNone, Statement: doctor.ReloadStatement, Reload: true, MaxRows: 1}})
+		doctor.Step{Title: "Have the server read its files: what else was changed in them since the last time counts then, too", SQL: &doctor.SQLStep{Admin: true, Mode: doctor.ModeNone, Statement: doctor.ReloadStatement, Reload: true, MaxRows: 1}})
 	if restarts {
 		p.Steps = append(p.Steps, s.restartByHand(advices))
 	}
@@ -122,8 +123,8 @@ func (s *server) alter(what, title string, advices []advice) []doctor.Plan {
 // inAuto and inFiles are the last line of a setting: in postgresql.auto.conf, and in all the files, which auto.conf is the
 // last of.
 const (
-	inAuto  = `(SELECT setting FROM pg_file_settings WHERE name = $1 AND sourcefile ~ '(^|/)postgresql\.auto\.conf$' ORDER BY seqno DESC LIMIT 1)`
-	inFiles = `(SELECT setting FROM pg_file_settings WHERE name = $1 ORDER BY seqno DESC LIMIT 1)`
+	inAuto  = `(SELECT setting FROM pg_file_settings WHERE lower(name) = $1 AND sourcefile ~ '(^|/)postgresql\.auto\.conf$' ORDER BY seqno DESC LIMIT 1)`
+	inFiles = `(SELECT setting FROM pg_file_settings WHERE lower(name) = $1 ORDER BY seqno DESC LIMIT 1)`
 )
 
 // fileValue is what the plan has seen in the files: nil where there is no such line.
@@ -158,12 +159,11 @@ func (s *server) set(a advice) doctor.Step {
 }
 
 const (
-	noFaults = `SELECT NOT EXISTS (SELECT FROM pg_file_settings WHERE error IS NOT NULL AND error <> '` + notYet + `')`
-	faults   = "The server's configuration files have an error, so that it would not load them: SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL shows which. Correct it first."
+	noFaults = `SELECT NOT EXISTS (SELECT FROM pg_file_settings f WHERE ` + pgdb.FileSettingFault + `)`
+	faults   = "The server's configuration files have an error, with which it would not load them, or not start again: synapse-doctor check tuning, or SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL, shows which. Correct it first."
 )
 
-// faultless asks the server, which reads the files as they are now without loading them. Some of what it then says is no
-// error: a setting that needs a restart "could not be applied".
+// faultless asks the server, which reads the files as they are now without loading them.
 func (s *server) faultless(title string, set []advice) doctor.Step {
 	query := noFaults
 	var args []doctor.Value
@@ -187,6 +187,14 @@ func (s *server) restartByHand(advices []advice) doctor.Step {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "Until then %s stays as it is. At a quiet time:\n%s\nSynapse loses its connections for a moment, and makes new ones.\n\n", settingNames(advices), s.howToRestart())
+	for _, a := range advices {
+		switch more, _ := parse(a.set, ""); {
+		case a.name == "max_connections" && more > s.get(a.name).value():
+			b.WriteString(standbysFirst + "\n\n")
+		case a.name == "max_connections":
+			b.WriteString(standbysLast + "\n\n")
+		}
+	}
 	if !s.provable() {
 		b.WriteString("The doctor can't try the new configuration beforehand, since the server's program or its files are out of its reach. ")
 	}
@@ -224,11 +232,7 @@ func (s *server) byPerson(advices []advice) []doctor.Plan {
 	}
 	if len(plain) > 0 {
 		var b strings.Builder
-		b.WriteString(why + "As an administrator of the server:\n")
-		for _, a := range plain {
-			b.WriteString("    " + alter(a.name, a.set) + ";\n")
-		}
-		b.WriteString("    SELECT name, error FROM pg_file_settings WHERE error IS NOT NULL;\n    " + doctor.ReloadStatement + ";")
+		b.WriteString(why + s.asAdmin(plain...) + "    SELECT name, error FROM pg_file_settings WHERE error IS NOT NULL;\n    " + doctor.ReloadStatement + ";")
 		if slices.ContainsFunc(plain, func(a advice) bool { return s.get(a.name).restarts() }) {
 			b.WriteString("\nPart of it counts after a restart of the server (\"setting could not be applied\" says so):\n" + s.howToRestart())
 		}

@@ -215,6 +215,8 @@ func TestAServerIsJudgedMendedAndPutBack(t *testing.T) {
 		b := newBench(t, s)
 		t.Run("as installed it is silent", b.asInstalled)
 		t.Run("a plan without a restart is applied and put back", b.reloaded)
+		t.Run("a value that is not allowed is an error", b.notAllowed)
+		t.Run("what waits for a restart is none", b.waiting)
 		t.Run("a configuration that would not start is not left behind", b.wouldNotStart)
 		t.Run("a restart is waited for, and cures", b.restarted)
 		t.Run("the advised values start", b.advisedValuesStart)
@@ -275,6 +277,72 @@ func (b *bench) reloaded(t *testing.T) {
 	if b.show(t, "work_mem") != "512MB" || b.show(t, "fsync") != "off" {
 		t.Error("what was put back does not count")
 	}
+}
+
+// waiting: a setting that a restart returns to its default has a row without a name in pg_file_settings.
+func (b *bench) waiting(t *testing.T) {
+	b.machine = doctor.Machine{Memory: 4 * gib}
+	defer b.reset(t)
+	b.alter(t, "ALTER SYSTEM SET huge_pages = off")
+	b.finds(t, "info tuning/restart-pending huge_pages")
+	b.restart(t)
+	b.finds(t)
+	b.unloaded(t, "ALTER SYSTEM RESET huge_pages")
+	for range 2 { // before and after the files are loaded
+		found := b.finds(t, "info tuning/restart-pending huge_pages")
+		if !strings.Contains(found[0].Summary, "changed to try") {
+			t.Errorf("said: %s", found[0].Summary)
+		}
+		b.server.Reload(t)
+	}
+	b.alter(t, "ALTER SYSTEM SET work_mem = '512MB'")
+	b.finds(t, "warning tuning/worst-case work_mem", "info tuning/restart-pending huge_pages")
+	b.applied(t, "tuning/reload")
+	waits := "info tuning/restart-pending huge_pages"
+	b.unloaded(t, "ALTER SYSTEM SET shared_buffers = '3584MB'")
+	found := b.finds(t, "warning tuning/worst-case shared_buffers", "info tuning/restart-pending shared_buffers", waits)
+	if !strings.Contains(found[0].Observed, "3584MB, from ALTER SYSTEM") {
+		t.Errorf("observed: %s", found[0].Observed)
+	}
+	b.unloaded(t, "ALTER SYSTEM RESET shared_buffers")
+	b.finds(t, waits)
+}
+
+// unloaded alters the system, and the server has not yet read its files again.
+func (b *bench) unloaded(t *testing.T, statement string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), b.server.Admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// append adds lines to the server's file until the test ends.
+func (b *bench) append(t *testing.T, lines string) (undo func()) {
+	t.Helper()
+	sound := read(t, filepath.Join(b.server.DataDir, "postgresql.conf"))
+	b.server.WriteFile(t, "postgresql.conf", []byte(sound+lines))
+	return func() { b.server.WriteFile(t, "postgresql.conf", []byte(sound)) }
+}
+
+// notAllowed: PostgreSQL has the same words for what waits for a restart and for a value that it would not start with.
+func (b *bench) notAllowed(t *testing.T) {
+	b.machine = doctor.Machine{Memory: 4 * gib}
+	for _, line := range []string{"work_mem = 'lots'", "Shared_Buffers = 'lots'", "max_connections = 0", "wal_level = most"} {
+		undo := b.append(t, line+"\n")
+		c := b.check(t)
+		if len(c.Findings) != 1 || c.Findings[0].Code != ConfigurationFaulty || !strings.Contains(c.Findings[0].Observed, "which is not allowed") {
+			t.Errorf("%s: %+v", line, c.Findings)
+		}
+		undo()
+	}
+	undo := b.append(t, "max_connections = 150\nMax_Wal_Senders = 11\ndefault_tablespace = 'elsewhere'\n")
+	defer undo()
+	b.finds(t, "info tuning/restart-pending max_connections")
 }
 
 // Lines that are good by themselves, and ask the kernel for more than it has: the trial says so, and nothing is written.
@@ -411,6 +479,10 @@ func TestPlansOfOneServer(t *testing.T) {
 	t.Run("nothing is changed on a guess", b.onlyInferred)
 	t.Run("what was not set is reset again", b.resetAgain)
 	t.Run("what is set elsewhere is for a person", b.setElsewhere)
+	t.Run("a trial has nothing that the running server holds", b.trial)
+	t.Run("names are those of PostgreSQL, however they are written", b.otherCase)
+	t.Run("what the command line sets does not wait for a file", b.commandLine)
+	t.Run("nothing is loaded when an error comes in between", b.faultyAtLast)
 	t.Run("a fix that is killed is settled", b.killed)
 	t.Run("nothing is changed where the files have an error", b.faultyFiles)
 }
@@ -493,6 +565,95 @@ func (b *bench) faultyFiles(t *testing.T) {
 		b.refused(t, "have an error")
 		b.server.WriteFile(t, "postgresql.conf", []byte(sound))
 	}
+}
+
+// trial: the certificate of the example is nowhere, as it is not in a trial's directory, and more huge pages are asked for
+// than any machine has free. What a trial that was killed has left is removed.
+func (b *bench) trial(t *testing.T) {
+	defer b.append(t, "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\nhuge_pages = on\n")()
+	r := trial{dataDir: b.server.DataDir, configFile: filepath.Join(b.server.DataDir, "postgresql.conf"), major: b.server.Major(t), set: map[string]string{"shared_buffers": "64MB"}}
+	account, err := accountOf(r.dataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := os.TempDir()
+	if account != nil {
+		base = "/tmp"
+	}
+	made := map[string]bool{trialPrefix + "1-dead": false, trialPrefix + "1-held": true, trialPrefix + "1-open": true}
+	for name := range made {
+		path := filepath.Join(base, name)
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(path)
+	}
+	if err := os.Chmod(filepath.Join(base, trialPrefix+"1-open"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := lockDir(filepath.Join(base, trialPrefix+"1-held"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if need, err := r.run(t.Context()); err != nil || need == 0 {
+		t.Errorf("%s: %v", about(need), err)
+	}
+	for name, stays := range made {
+		if _, err := os.Stat(filepath.Join(base, name)); (err == nil) != stays {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(r.dir); err == nil {
+		t.Errorf("%s is left", r.dir)
+	}
+}
+
+// faultyAtLast: the last to look is the reload itself.
+func (b *bench) faultyAtLast(t *testing.T) {
+	b.machine = doctor.Machine{Memory: 2 * gib}
+	b.alter(t, "ALTER SYSTEM RESET ALL", "ALTER SYSTEM SET work_mem = '512MB'")
+	before := b.auto(t)
+	undo := func() {}
+	r, err := b.engine(func(p string) {
+		if strings.HasPrefix(p, "reload") {
+			undo = b.append(t, "maintenance_work_mem = 'lots'\n")
+		}
+	}).Fix(t.Context(), engine.FixOptions{Apply: true, Consent: agree, Selection: engine.Selection{Wanted: []string{checkID}}})
+	undo()
+	if err != nil || len(r.Plans) != 1 || r.Plans[0].Status == doctor.PlanApplied || !strings.Contains(r.Plans[0].Reason, "maintenance_work_mem: setting could not be applied") {
+		t.Errorf("%v: %+v", err, r)
+	}
+	if now := b.auto(t); now != before || b.show(t, "work_mem") != "512MB" {
+		t.Errorf("left\n%s\nwhere there was\n%s", now, before)
+	}
+}
+
+func (b *bench) otherCase(t *testing.T) {
+	b.machine = doctor.Machine{Memory: 2 * gib}
+	auto := filepath.Join(b.server.DataDir, "postgresql.auto.conf")
+	if err := os.WriteFile(auto, []byte("Work_Mem = '512MB'\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.server.Reload(t)
+	defer b.reset(t)
+	b.finds(t, "warning tuning/worst-case work_mem")
+	b.applied(t, "tuning/reload")
+	if got := b.auto(t); !strings.HasPrefix(got, "work_mem = ") || strings.Contains(got, "\n") {
+		t.Errorf("set: %q", got)
+	}
+	if _, err := b.engine(nil).Undo(t.Context(), engine.UndoOptions{Consent: agree}); err != nil || b.show(t, "work_mem") != "512MB" {
+		t.Errorf("%v; work_mem is %s", err, b.show(t, "work_mem"))
+	}
+}
+
+// commandLine: PostgreSQL marks such a setting as waiting, and a restart changes nothing. The server of the tests has its
+// port on the command line.
+func (b *bench) commandLine(t *testing.T) {
+	b.machine = doctor.Machine{Memory: 4 * gib}
+	b.alter(t, "ALTER SYSTEM RESET ALL", "ALTER SYSTEM SET work_mem = '4MB'", "ALTER SYSTEM SET port = 4711")
+	defer b.reset(t)
+	b.finds(t)
 }
 
 func (b *bench) setElsewhere(t *testing.T) {

@@ -39,18 +39,25 @@ func (k kernel) postmaster(pid int, role, name string, port int) int {
 	return 0
 }
 
-// synapse sums up what Synapse's processes on this machine hold now, without what they share with others.
-func (k kernel) synapse() (bytes int64, count int) {
+// synapses are Synapse's processes on this machine.
+func (k kernel) synapses() (pids []string) {
 	processes, _ := os.ReadDir(filepath.Join(k.root, "proc"))
 	for _, p := range processes {
 		if _, err := strconv.Atoi(p.Name()); err != nil {
 			continue
 		}
 		line := k.read("proc", p.Name(), "cmdline")
-		if !strings.Contains(line, "python") || !strings.Contains(line, "synapse.app.") {
-			continue
+		if strings.Contains(line, "python") && strings.Contains(line, "synapse.app.") {
+			pids = append(pids, p.Name())
 		}
-		pages := strings.Fields(k.read("proc", p.Name(), "statm"))
+	}
+	return pids
+}
+
+// synapse sums up what Synapse's processes hold now, without what they share with others.
+func (k kernel) synapse() (bytes int64, count int) {
+	for _, pid := range k.synapses() {
+		pages := strings.Fields(k.read("proc", pid, "statm"))
 		if len(pages) < 3 {
 			continue
 		}
@@ -66,9 +73,20 @@ func (k kernel) synapse() (bytes int64, count int) {
 func (s *server) serverProcess() int {
 	if s.db.DataDir != "" {
 		first, _, _ := strings.Cut(s.kernel.read(s.db.DataDir, "postmaster.pid"), "\n")
-		if pid, err := strconv.Atoi(strings.TrimSpace(first)); err == nil && s.kernel.read("proc", strconv.Itoa(pid), "status") != "" {
+		if pid, err := strconv.Atoi(strings.TrimSpace(first)); err == nil && s.kernel.worksIn(pid, s.db.DataDir) {
 			return pid
 		}
 	}
 	return s.kernel.postmaster(s.PID, s.Role, s.Name, s.Port)
+}
+
+// worksIn: a server's main process has its data directory as the current one. In a container's postmaster.pid is a number of
+// the container's, which is another process here. Who may not look is told no.
+func (k kernel) worksIn(pid int, dir string) bool {
+	cwd, err := os.Stat(filepath.Join(k.root, "proc", strconv.Itoa(pid), "cwd"))
+	if err != nil {
+		return false
+	}
+	data, err := os.Stat(filepath.Join(k.root, dir))
+	return err == nil && os.SameFile(cwd, data)
 }

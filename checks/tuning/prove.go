@@ -168,8 +168,8 @@ func prove(ctx context.Context, t *doctor.Target, step doctor.OperationStep, _ s
 		if err := tx.QueryRow(ctx, noFaults).Scan(&sound); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, `SELECT current_setting('server_version_num')::int / 10000, current_setting('config_file'), current_setting('huge_pages')`).
-			Scan(&trial.major, &trial.configFile, &trial.hugePages)
+		return tx.QueryRow(ctx, `SELECT current_setting('server_version_num')::int / 10000, current_setting('config_file')`).
+			Scan(&trial.major, &trial.configFile)
 	})
 	if err != nil {
 		return doctor.Unchanged("ask the server for its files: %v", err)
@@ -197,10 +197,10 @@ func prove(ctx context.Context, t *doctor.Target, step doctor.OperationStep, _ s
 type trial struct {
 	dataDir, configFile string
 	major               int
-	hugePages           string
 	set                 map[string]string
 	account             *syscall.Credential
 	dir                 string
+	lock                *os.File
 }
 
 // run returns the shared memory that the server asks for; 0 before 15, which can't say it.
@@ -215,12 +215,10 @@ func (r *trial) run(ctx context.Context) (need int64, err error) {
 	if err := r.prepare(); err != nil {
 		return 0, fmt.Errorf("make a directory to try it in: %w", err)
 	}
-	defer os.RemoveAll(r.dir)
+	defer r.remove()
 	flags := append([]string{"-D", r.dir, "-c", "config_file=" + r.configFile}, optSettings(words)...)
-	flags = append(flags, "-c", "data_directory="+r.dir)
-	if r.hugePages == "on" { // those that are reserved are the running server's
-		flags = append(flags, "-c", "huge_pages=try")
-	}
+	// Certificates are in the data directory, and the huge pages that are reserved are the running server's.
+	flags = append(flags, "-c", "data_directory="+r.dir, "-c", "ssl=off", "-c", "huge_pages=try")
 	if r.major >= 15 {
 		out, err := r.call(ctx, words[0], append([]string{"-C", "shared_memory_size"}, flags...))
 		if err != nil {
@@ -243,12 +241,13 @@ func (r *trial) prepare() (err error) {
 	if r.account != nil {
 		base = "/tmp" // root's own may be closed to others
 	}
-	if r.dir, err = os.MkdirTemp(base, "synapse-doctor-"); err != nil {
+	r.sweep(base)
+	if err := r.makeDir(base); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(r.dir)
+			r.remove()
 		}
 	}()
 	// The directory belongs to the server's user, who must not have root read another file for him, or write to one.
@@ -307,7 +306,7 @@ func (r *trial) call(ctx context.Context, program string, args []string) (string
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = r.dir
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: r.account}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: r.account, Setsid: true} // the terminal is none of its
 	cmd.WaitDelay = 5 * time.Second
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+
+	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 )
 
 // setting is one row of pg_settings, as a session of Synapse's has it, and what the files say that a restart will make of it.
@@ -31,20 +33,19 @@ var names = []string{
 
 // fileSetting is one line of the server's files, as pg_file_settings reads them now.
 type fileSetting struct {
-	Name, Value, File string
+	Name, Value, File string // the name in small letters, as pg_settings has those of the server itself
 	Line              int
 	Auto              bool // in postgresql.auto.conf, which ALTER SYSTEM writes
 	Error             string
+	Fault             bool // the error is one with which the server would not start
 }
 
-const fileSettingsQuery = `SELECT coalesce(name, ''), coalesce(setting, ''), coalesce(sourcefile, ''), coalesce(sourceline, 0),
-  coalesce(sourcefile, '') ~ '(^|/)postgresql\.auto\.conf$', coalesce(error, '')
-FROM pg_file_settings ORDER BY seqno`
+const fileSettingsQuery = `SELECT lower(coalesce(f.name, '')), coalesce(setting, ''), coalesce(sourcefile, ''), coalesce(sourceline, 0),
+  coalesce(sourcefile, '') ~ '(^|/)postgresql\.auto\.conf$', coalesce(error, ''), ` + pgdb.FileSettingFault + `
+FROM pg_file_settings f ORDER BY seqno`
 
-// notYet is the error that pg_file_settings gives for what only a restart applies; it hinders nothing.
-const notYet = "setting could not be applied"
-
-func (f fileSetting) faulty() bool { return f.Error != "" && f.Error != notYet }
+// waits: only a restart applies the value.
+func (f fileSetting) waits() bool { return f.Error == "setting could not be applied" && !f.Fault }
 
 // value is the setting as a number: bytes, seconds, or what it is. It is the one after the restart where that is known.
 func (s setting) value() float64 {
@@ -55,6 +56,16 @@ func (s setting) value() float64 {
 	}
 	v, _ := parse(s.Raw, s.Unit)
 	return v
+}
+
+// counts: the value, as a file has it, is the one that the server has now.
+func (s setting) counts(value string) bool {
+	now, number := parse(s.Raw, s.Unit)
+	v, ok := parse(value, s.Unit)
+	if number && ok {
+		return v == now
+	}
+	return strings.EqualFold(value, s.Raw)
 }
 
 func (s setting) bytes() int64 { return int64(s.value()) }
@@ -88,6 +99,8 @@ func (s setting) from(db, role string) string {
 			file, line = s.next.File, s.next.Line
 		}
 		switch {
+		case s.next != nil && file == "":
+			return "the default"
 		case file == "":
 			return "a configuration file; which one, only an administrator of the server sees (--admin-dsn)"
 		case path.Base(file) == "postgresql.auto.conf":

@@ -13,15 +13,15 @@ import (
 	"github.com/synapse-doctor/synapse-doctor/core/pgdb"
 )
 
-// faultsQuery lists what keeps a server from loading its files. pg_hba_file_rules and pg_file_settings read the files as
-// they are now. A line of pg_hba.conf that has an error and a type is only a remark (hostssl without ssl). Settings that
-// need a restart "could not be applied" and hinder nothing else; for any other error nothing is loaded at all
-// (ProcessConfigFileInternal, seen on 14 to 18). From 16 on, the rules name their file.
+// faultsQuery lists what keeps a server from loading its files, or from starting again. pg_hba_file_rules and pg_file_settings read the files as
+// they are now. A line of pg_hba.conf that has an error and a type is only a remark (hostssl without ssl). A setting with a
+// value that is not allowed hinders no other from being loaded, but the server would not start any more; for an error of
+// another kind nothing is loaded at all (ProcessConfigFileInternal, seen on 14 to 18). From 16 on, the rules name their file.
 const faultsQuery = `SELECT coalesce(to_jsonb(r) ->> 'file_name', current_setting('hba_file')) || coalesce(':' || r.line_number, '') || ': ' || r.error
   FROM pg_hba_file_rules r WHERE r.error IS NOT NULL AND r.type IS NULL
 UNION ALL
-SELECT coalesce(f.sourcefile || ':' || f.sourceline || ': ', '') || f.error
-  FROM pg_file_settings f WHERE f.error IS NOT NULL AND f.error <> 'setting could not be applied'`
+SELECT coalesce(f.sourcefile || ':' || f.sourceline || ': ', '') || coalesce(f.name || ': ', '') || f.error
+  FROM pg_file_settings f WHERE ` + pgdb.FileSettingFault
 
 const loadedQuery = `SELECT pg_conf_load_time()`
 
@@ -65,7 +65,7 @@ func (e *Engine) faultless(ctx context.Context, c conn) error {
 		return fmt.Errorf("look for errors in the server's files: %w", err)
 	}
 	if len(faults) > 0 {
-		return refuse("the server's configuration has an error, so that it would not load it: %s", e.clean(strings.Join(faults[:min(len(faults), 3)], "; ")+more(len(faults)-3)))
+		return refuse("the server's configuration has an error, with which it would not load it, or not start again: %s", e.clean(strings.Join(faults[:min(len(faults), 3)], "; ")+more(len(faults)-3)))
 	}
 	return nil
 }
