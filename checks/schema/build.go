@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -26,6 +27,11 @@ const (
 
 	begun = "begun" // the token of one that may have begun to build: from then on a valid index is its own work
 )
+
+// mark is what a build keeps of itself, in one row: that it has begun, and which index it makes. Putting it back drops no other.
+type mark struct {
+	OID uint32 `json:"oid"` // 0: not known yet
+}
 
 func params(label string, k task) map[string]string {
 	return map[string]string{
@@ -98,20 +104,21 @@ type standing struct {
 	Busy         bool // somebody is building or dropping it
 	Owned        bool // by a constraint
 	Same         bool // it is the index that is wanted, or what was to become it
+	OID          uint32
 }
 
 const standingQuery = `SELECT i.indisvalid AND i.indisready, EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'relation' AND l.pid <> pg_backend_pid()
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.mode IN ('ShareUpdateExclusiveLock', 'AccessExclusiveLock')
     AND (l.relation = i.indexrelid OR l.relation = i.indrelid AND EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.pid = l.pid))),
   EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')),
-  t.relname::text, i.indisunique, pg_get_indexdef(i.indexrelid)
+  t.relname::text, i.indisunique, pg_get_indexdef(i.indexrelid), i.indexrelid
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = x.relnamespace
 WHERE n.nspname = $1 AND x.relname = $2`
 
 func (b *builder) look(ctx context.Context) (s standing, err error) {
 	var table, def string
 	var unique bool
-	err = b.conn.QueryRow(ctx, standingQuery, b.place.Schema, b.index.Name).Scan(&s.Valid, &s.Busy, &s.Owned, &table, &unique, &def)
+	err = b.conn.QueryRow(ctx, standingQuery, b.place.Schema, b.index.Name).Scan(&s.Valid, &s.Busy, &s.Owned, &table, &unique, &def, &s.OID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return standing{}, nil
 	}
@@ -133,13 +140,98 @@ func (b *builder) settled(ctx context.Context) (s standing, err error) {
 			return s, err
 		}
 		b.host.Progress(doctor.Progress{Text: "waiting for another session to leave " + b.index.Name})
-		select {
-		case <-ctx.Done():
-			return s, ctx.Err()
-		case <-time.After(time.Second):
+		if err := pause(ctx); err != nil {
+			return s, err
 		}
 	}
 	return s, nil
+}
+
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(time.Second):
+		return nil
+	}
+}
+
+// takenQuery tells whether another session builds an index of the table concurrently. It takes no part in a transaction.
+const takenQuery = `SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_progress_create_index p ON p.pid = l.pid
+  WHERE l.locktype = 'relation' AND l.pid <> pg_backend_pid() AND l.relation = to_regclass($1) AND l.mode = 'ShareUpdateExclusiveLock'
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
+
+// freePatience is how long, in seconds, another's build on the table is waited for.
+var freePatience = 300
+
+// free waits until nobody else builds an index of the table, and reports whether that is so. Who merely queued for the table
+// behind such a build would end it: that waits for older snapshots, and a statement that waits for a lock has one; the server
+// sees a deadlock, and the build, which mostly is Synapse's, fails.
+func (b *builder) free(ctx context.Context) (bool, error) {
+	for waited := 0; ; waited++ {
+		var taken bool
+		if err := b.conn.QueryRow(ctx, takenQuery, b.place.sql()).Scan(&taken); err != nil {
+			return false, fmt.Errorf("look for other builds on %s: %w", b.place.Name, err)
+		}
+		if !taken || waited >= freePatience {
+			return !taken, nil
+		}
+		b.host.Progress(doctor.Progress{Text: "waiting for another session, which builds an index of " + b.place.Name})
+		if err := pause(ctx); err != nil {
+			return false, err
+		}
+	}
+}
+
+// alone is free, and refuses where it is in vain.
+func (b *builder) alone(ctx context.Context) error {
+	free, err := b.free(ctx)
+	if err == nil && !free {
+		return doctor.Unchanged("Another session, mostly Synapse's, is building an index of %s. Wait until it is finished, and run this "+
+			"again: SELECT * FROM pg_stat_progress_create_index", b.place.Name)
+	}
+	return err
+}
+
+// losesRows reports whether a server of this version can leave rows out of an index that it builds concurrently.
+func losesRows(version int) bool { return version >= 140000 && version <= 140003 }
+
+// sound refuses servers that can't build it right.
+func (b *builder) sound(ctx context.Context) error {
+	var version int
+	if err := b.conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
+		return fmt.Errorf("read the version of the server: %w", err)
+	}
+	return b.soundOn(version)
+}
+
+func (b *builder) soundOn(version int) error {
+	if !losesRows(version) {
+		return nil
+	}
+	return doctor.Unchanged("PostgreSQL 14.%d can leave rows out of an index that it builds concurrently, so %s is not built: update "+
+		"PostgreSQL to 14.4 or newer first.", version%10000, b.index.Name)
+}
+
+// note keeps which index it is that is built; 0 while it is not known.
+func (b *builder) note(ctx context.Context, oid uint32) error {
+	text, err := json.Marshal(mark{oid})
+	if err != nil {
+		return err
+	}
+	return b.host.Save(ctx, begun, []doctor.SavedRow{{Table: b.place.Name, JSON: string(text)}})
+}
+
+// noted is what was kept; it has not begun where there is nothing.
+func (b *builder) noted(ctx context.Context) (m mark, hasBegun bool, err error) {
+	err = b.host.Rows(ctx, func(r doctor.SavedRow) error {
+		hasBegun = true
+		return json.Unmarshal([]byte(r.JSON), &m)
+	})
+	if err != nil {
+		err = fmt.Errorf("read what was kept of %s: %w", b.index.Name, err)
+	}
+	return m, hasBegun, err
 }
 
 func (b *builder) dropStatement() string {
@@ -163,36 +255,58 @@ func build(ctx context.Context, t *doctor.Target, step doctor.OperationStep, res
 	case s.There && !s.Same:
 		return doctor.Unchanged("Another index has the name %s. Rename it, and run this again.", b.index.Name)
 	case s.There && s.Valid && resume == begun:
-		return nil
+		if m, _, err := b.noted(ctx); err != nil || m.OID != 0 {
+			return err
+		}
+		return b.note(ctx, s.OID)
 	case s.There && s.Valid:
 		return doctor.Unchanged("The index %s is there now. Run the check again.", b.index.Name)
 	case s.There && (s.Owned || !b.drop && resume != begun):
 		return doctor.Unchanged("An index %s that is not valid is there now. Run the check again.", b.index.Name)
 	}
-	if err := b.room(); err != nil {
+	// Synapse may begin to build one while the rows are counted, so the table must be free before and after.
+	for _, may := range []func(context.Context) error{b.sound, b.room, b.alone, b.once, b.alone} {
+		if err := may(ctx); err != nil {
+			return err
+		}
+	}
+	return b.make(ctx, s.There)
+}
+
+// make builds it, in place of one that is not valid where there is one.
+func (b *builder) make(ctx context.Context, instead bool) error {
+	if err := b.note(ctx, 0); err != nil {
 		return err
 	}
-	if err := b.once(ctx); err != nil {
-		return err
-	}
-	if err := h.Save(ctx, begun, nil); err != nil {
-		return err
-	}
-	stop := b.watch(ctx)
-	defer stop()
-	if s.There {
+	if instead {
 		if _, err := b.conn.Exec(ctx, b.dropStatement()); err != nil {
 			return fmt.Errorf("drop what an earlier build has left of %s: %w", b.index.Name, err)
 		}
+		if err := b.alone(ctx); err != nil {
+			if u, is := errors.AsType[*doctor.UnchangedError](err); is { // something has changed
+				err = errors.New(u.Reason)
+			}
+			return fmt.Errorf("%s, which was not valid, is dropped: %w", b.index.Name, err)
+		}
 	}
-	if _, err := b.conn.Exec(ctx, createIndex(b.place, b.index)); err != nil {
+	stop := b.watch(ctx)
+	_, err := b.conn.Exec(ctx, createIndex(b.place, b.index))
+	stop()
+	if err != nil {
 		return b.failed(ctx, err)
 	}
-	return nil
+	s, err := b.look(ctx)
+	if err != nil {
+		return err
+	}
+	return b.note(ctx, s.OID)
 }
 
 // room refuses where the disk can be seen, and has not enough of it.
-func (b *builder) room() error {
+func (b *builder) room(ctx context.Context) error {
+	if err := b.measure(ctx); err != nil {
+		return err
+	}
 	var fs syscall.Statfs_t
 	if b.dir == "" || b.disk == 0 || syscall.Statfs(b.dir, &fs) != nil {
 		return nil
@@ -200,6 +314,18 @@ func (b *builder) room() error {
 	if free := int64(fs.Bavail) * int64(fs.Bsize); free < b.disk {
 		return doctor.Unchanged("The index %s needs about %s of disk, and %s has %s. Make room, and run this "+
 			"again.", b.index.Name, size(b.disk), b.dir, size(free))
+	}
+	return nil
+}
+
+// measure takes half of the table for what an index needs, where the server has not counted the rows.
+func (b *builder) measure(ctx context.Context) error {
+	if b.disk > 0 {
+		return nil
+	}
+	err := b.conn.QueryRow(ctx, `SELECT coalesce(pg_relation_size(to_regclass($1)), 0) / 2`, b.place.sql()).Scan(&b.disk)
+	if err != nil {
+		return fmt.Errorf("read the size of %s: %w", b.place.Name, err)
 	}
 	return nil
 }
@@ -254,11 +380,14 @@ func (b *builder) failed(ctx context.Context, cause error) error {
 		}
 	}
 	s, err := b.settled(ctx)
+	free := true
 	if err == nil && s.There && s.Same && !s.Valid && !s.Busy {
-		_, err = b.conn.Exec(ctx, b.dropStatement())
+		if free, err = b.free(ctx); free && err == nil {
+			_, err = b.conn.Exec(ctx, b.dropStatement())
+		}
 	}
 	switch {
-	case err != nil || s.Busy:
+	case err != nil || s.Busy || !free:
 		return errors.Join(fmt.Errorf("build %s: %w; it may have left an index that is not valid: %s", b.index.Name, cause, b.dropStatement()), err)
 	case answered == nil:
 		return fmt.Errorf("build %s: %w", b.index.Name, cause)
@@ -271,9 +400,10 @@ func (b *builder) failed(ctx context.Context, cause error) error {
 }
 
 const progressQuery = `SELECT phase, CASE WHEN tuples_total > 0 THEN tuples_done ELSE blocks_done END, CASE WHEN tuples_total > 0 THEN tuples_total ELSE blocks_total END,
-  CASE WHEN tuples_total > 0 THEN 'rows' ELSE 'pages' END FROM pg_stat_progress_create_index WHERE pid = $1`
+  CASE WHEN tuples_total > 0 THEN 'rows' ELSE 'pages' END, index_relid FROM pg_stat_progress_create_index WHERE pid = $1`
 
-// watch tells how far the server has come, from a session of its own, until it is stopped.
+// watch tells how far the server has come, from a session of its own, until it is stopped. It notes which index it is as soon
+// as that can be seen: whatever ends this program, the server may finish it.
 func (b *builder) watch(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -281,6 +411,7 @@ func (b *builder) watch(ctx context.Context) (stop func()) {
 	go func() {
 		defer close(done)
 		var conn *pgx.Conn
+		var oid, known uint32
 		defer func() {
 			if conn != nil {
 				pgdb.Close(conn)
@@ -299,8 +430,11 @@ func (b *builder) watch(ctx context.Context) (stop func()) {
 				}
 			}
 			p := doctor.Progress{}
-			if err := conn.QueryRow(ctx, progressQuery, pid).Scan(&p.Text, &p.Done, &p.Total, &p.Unit); err == nil {
+			if err := conn.QueryRow(ctx, progressQuery, pid).Scan(&p.Text, &p.Done, &p.Total, &p.Unit, &oid); err == nil {
 				b.host.Progress(p)
+				if oid != known && b.note(ctx, oid) == nil {
+					known = oid
+				}
 			} else if !errors.Is(err, pgx.ErrNoRows) {
 				return
 			}
@@ -312,13 +446,17 @@ func (b *builder) watch(ctx context.Context) (stop func()) {
 	}
 }
 
-// drop takes an index back that was built.
+// drop takes an index back that was built, and no other.
 func drop(ctx context.Context, t *doctor.Target, step doctor.OperationStep, _ string, h doctor.OperationHost) error {
 	b, err := newBuilder(ctx, t, step, h)
 	if err != nil {
 		return err
 	}
 	defer func() { pgdb.Close(b.conn) }()
+	m, hasBegun, err := b.noted(ctx)
+	if err != nil || !hasBegun {
+		return err
+	}
 	s, err := b.settled(ctx)
 	switch {
 	case err != nil:
@@ -327,10 +465,16 @@ func drop(ctx context.Context, t *doctor.Target, step doctor.OperationStep, _ st
 		return nil
 	case s.Owned:
 		return doctor.Unchanged("The index %s belongs to a constraint by now: it stays.", b.index.Name)
-	case !s.Same:
+	case !s.Same || m.OID != 0 && m.OID != s.OID:
 		return doctor.Unchanged("The index %s is not the one that was built: it stays.", b.index.Name)
 	case s.Busy:
 		return doctor.Unchanged("Somebody is at work on the index %s. Run this again later.", b.index.Name)
+	case s.Valid && m.OID == 0:
+		return doctor.Unchanged("It can't be told whether the index %s is the one that was begun, so it stays. Should it go, drop it: %s",
+			b.index.Name, b.dropStatement())
+	}
+	if err := b.alone(ctx); err != nil {
+		return err
 	}
 	if _, err := b.conn.Exec(ctx, b.dropStatement()); err != nil {
 		return fmt.Errorf("drop %s: %w", b.index.Name, err)

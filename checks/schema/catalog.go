@@ -22,6 +22,16 @@ type Catalog struct {
 	Tables    map[string]*Table   `json:"tables"`
 	Sequences map[string]Sequence `json:"sequences"`
 	Functions map[string]string   `json:"functions"` // of triggers: MD5 of the body with each run of white space as one blank
+
+	whole *Catalog // of both stores, where this is the part of one
+}
+
+// both is the catalog of both stores.
+func (c *Catalog) both() *Catalog {
+	if c.whole != nil {
+		return c.whole
+	}
+	return c
 }
 
 // Base is the version of the full schema that new databases begin with: since Synapse 1.98 there is no other. What older

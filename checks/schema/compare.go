@@ -170,7 +170,7 @@ func (c *comparison) indexes(at place, want *Table, lost []string) {
 			continue
 		}
 		var broken *Index
-		found, busy := false, at.Building
+		found, busy := false, false
 		for i, h := range at.Indexes {
 			if h.Def != w.Def || w.Unique && !h.Unique {
 				continue

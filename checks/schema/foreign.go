@@ -128,7 +128,7 @@ func foreignTables(have *live) (doctor.Finding, bool) {
 	var names []string
 	by := map[string][]string{}
 	for _, t := range have.Others.Tables {
-		if t == portTable || strings.HasPrefix(t, tempPrefix) || formerTables[t] {
+		if Passing(t) || formerTables[t] {
 			n--
 			continue
 		}

@@ -16,9 +16,16 @@ func fresh(option string) string {
 		"    update_synapse_database --database-config FRESH.yaml --run-background-updates\n    pg_dump --schema-only " + option + " FRESH"
 }
 
+// patience keeps a statement from queueing for a lock behind a long transaction, such as that of pg_dump, with all of Synapse
+// queueing behind it.
+const patience = "SET lock_timeout = '5s'"
+
 func byHand(sql ...string) string {
-	return "As the table's owner:\n\n    " + strings.Join(sql, ";\n    ") + ";"
+	return "As the table's owner:\n\n    " + patience + ";\n    " + strings.Join(sql, ";\n    ") + ";\n\n" + timedOut
 }
+
+const timedOut = "While a statement waits for its lock, whatever else needs the table waits behind it, for five seconds at most. When " +
+	"it times out it has changed nothing: try again later, when no long transaction (pg_dump) has the table."
 
 func (c *comparison) missingTable(name string) {
 	c.add(loss{
@@ -250,6 +257,9 @@ func (c *comparison) missingIndex(at place, w Index) {
 		observed: "no index on " + at.Name + " " + over(w.Def), expected: strings.Replace(createIndex(at, w), " CONCURRENTLY", "", 1),
 		evidence: m.evidence(), mend: m,
 	}
+	if at.Building {
+		l.evidence["being built"] = "an index of the table is, at this moment; when it is this one, run the check again later"
+	}
 	if w.Unique {
 		l.severity = doctor.Error
 		l.observed = "no unique index on " + at.Name + " " + over(w.Def)
@@ -257,8 +267,17 @@ func (c *comparison) missingIndex(at place, w Index) {
 	if w.Constraint != "" {
 		l.code, l.object = MissingConstraint, doctor.Object{Kind: "constraint", Name: w.Name + " on " + at.Name}
 	}
-	l.remedy = m.byHand()
+	l.remedy = c.have.concurrently() + m.byHand()
 	c.add(l)
+}
+
+// concurrently says what has to come first on servers that build no index right that way.
+func (have *live) concurrently() string {
+	if !losesRows(have.Server) {
+		return ""
+	}
+	return fmt.Sprintf("PostgreSQL 14.%d can leave rows out of an index that it builds concurrently, without a word: update it to 14.4 or "+
+		"newer first. ", have.Server%10000)
 }
 
 func (c *comparison) invalidIndex(at place, w, h Index, update string) {
@@ -277,7 +296,7 @@ func (c *comparison) invalidIndex(at place, w, h Index, update string) {
 	}
 	switch {
 	case update != "":
-		l.waits = true
+		l.waits, l.mend = true, nil // it would get in the way of the update
 		l.evidence["background update"] = update
 		l.summary += fmt.Sprintf(" The background update %s, which is to make it, has failed at least once.", update)
 		l.remedy = "Look for \"Error doing background update\" in Synapse's log. Synapse tries again when it is started, and begins " +
@@ -285,12 +304,12 @@ func (c *comparison) invalidIndex(at place, w, h Index, update string) {
 			"If Synapse has given it up:\n\n"
 	case h.Constraint != "":
 		l.mend = nil
-		l.remedy = "The constraint " + h.Name + " owns it. As the table's owner, outside a transaction; Synapse may stay up:\n\n    " +
+		l.remedy = c.have.concurrently() + "The constraint " + h.Name + " owns it. As the table's owner, outside a transaction; Synapse may stay up:\n\n    " +
 			"REINDEX INDEX CONCURRENTLY " + ident(at.Schema, h.Name) + ";"
 		c.add(l)
 		return
 	}
-	l.remedy += m.byHand()
+	l.remedy += c.have.concurrently() + m.byHand()
 	c.add(l)
 }
 
@@ -298,7 +317,7 @@ func (c *comparison) beingBuilt(at place, w Index, update string, now bool) {
 	l := loss{
 		code: BeingBuilt, severity: doctor.Info, table: at.Name, object: doctor.Object{Kind: "index", Name: w.Name}, waits: !now,
 		summary:  fmt.Sprintf("The %s of %s is being built at this moment.", titled(w), at.Name),
-		observed: "an index of the table is being built", expected: w.Def,
+		observed: "indisvalid is false, and somebody is building it", expected: w.Def,
 		remedy: "Nothing needs to be done. Run the check again when it is finished; how far it is:\n\n    SELECT * FROM " +
 			"pg_stat_progress_create_index;",
 		evidence: map[string]string{},

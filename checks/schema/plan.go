@@ -58,7 +58,8 @@ func (m *mend) byHand() string {
 	if m.Index.Unique {
 		b.WriteString(", and once more to see whether a key is there twice; the first statement has to say 0")
 	}
-	b.WriteString(":\n")
+	b.WriteString(". Begin when nobody builds an index of the table, since a build fails when another statement queues behind it (SELECT " +
+		"* FROM pg_stat_progress_create_index):\n")
 	for _, s := range m.statements() {
 		b.WriteString("\n    " + s + ";")
 	}
@@ -70,11 +71,27 @@ func (m *mend) byHand() string {
 			"when an index in a wrong order was the cause.")
 	}
 	if m.Index.Constraint == "p" {
-		b.WriteString("\n\nFor Synapse a unique index does what the primary key did. To have that back, at once and under a short " +
-			"lock:\n\n    ALTER TABLE " + m.Place.sql() +
-			" ADD CONSTRAINT " + ident(m.Index.Name) + " PRIMARY KEY USING INDEX " + ident(m.Index.Name) + ";")
+		b.WriteString("\n\n" + m.primaryKey())
 	}
 	return b.String()
+}
+
+// primaryKey says how the unique index becomes the primary key again.
+func (m *mend) primaryKey() string {
+	text := "For Synapse a unique index does what the primary key did. To have that back, under a lock that everybody waits for; it is " +
+		"short, since no row is read. "
+	var empty []string
+	for _, c := range m.Place.Columns {
+		if !c.NotNull && mentions(keys(m.Index.Def), c.Name) {
+			empty = append(empty, c.Name)
+		}
+	}
+	if len(empty) > 0 {
+		text = fmt.Sprintf("For Synapse a unique index does what the primary key did. To have that back takes a lock that everybody waits "+
+			"for, and reads the whole table under it, since NOT NULL is lost: %s. It fails where a row has no value. On a large table, "+
+			"stop Synapse first. ", strings.Join(empty, ", "))
+	}
+	return text + byHand(fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s PRIMARY KEY USING INDEX %[2]s", m.Place.sql(), ident(m.Index.Name)))
 }
 
 func (m *mend) evidence() map[string]string {
@@ -82,7 +99,11 @@ func (m *mend) evidence() map[string]string {
 	if m.Place.Rows >= 0 {
 		rows = fmt.Sprint(m.Place.Rows)
 	}
-	return map[string]string{"rows of the table, estimated": rows, "disk for it, estimated": size(m.disk())}
+	disk := "not known; half of the table is made sure of"
+	if m.disk() > 0 {
+		disk = size(m.disk())
+	}
+	return map[string]string{"rows of the table, estimated": rows, "disk for it, estimated": disk}
 }
 
 // disk is a guess: an entry has 16 bytes and its keys, and what is sorted takes the same once more while it is built.
@@ -149,7 +170,7 @@ func (e examiner) plan(ctx context.Context, t *doctor.Target, findings []doctor.
 		if want.Newer != "" {
 			continue
 		}
-		w := work{t: t, db: db}
+		w := work{t: t, db: db, have: have}
 		for _, l := range compare(have, want) {
 			if key, is := asked[l.object]; is && l.mend != nil && key.Code == l.code {
 				w.take(l, key)
@@ -164,6 +185,7 @@ func (e examiner) plan(ctx context.Context, t *doctor.Target, findings []doctor.
 type work struct {
 	t                        *doctor.Target
 	db                       *doctor.Database
+	have                     *live
 	options, indexes, unique []task
 	byHand                   []task // of tables that belong to another role, without an administrator's connection
 }
@@ -260,15 +282,18 @@ func (w *work) setOptions() doctor.Plan {
 	for _, k := range w.options {
 		column := k.Place.Name + "." + k.Column
 		value := []doctor.Value{{V: k.Place.sql()}, {V: k.Column}}
-		is := "SELECT coalesce((SELECT substr(o, 12) FROM pg_attribute, unnest(attoptions) o WHERE attrelid = $1::text::regclass " +
+		// A statement that queues behind the build of an index can end that.
+		free := strings.Replace(takenQuery, "SELECT EXISTS", "SELECT NOT EXISTS", 1)
+		is := free + " AND coalesce((SELECT substr(o, 12) FROM pg_attribute, unnest(attoptions) o WHERE attrelid = $1::text::regclass " +
 			"AND attname = $2 AND NOT attisdropped AND o LIKE 'n_distinct=%'), '')"
 		p.Steps = append(p.Steps,
 			doctor.Step{Title: "Set n_distinct of " + column, SQL: &doctor.SQLStep{
 				Database: w.db.Label, Admin: admin, Statement: k.setOption(), Mode: doctor.ModeGroup, Group: group,
-				Guard: &doctor.Guard{Query: is + " = ''", Args: value, Else: "n_distinct of " + column + " was set meanwhile. Run the check again."},
+				Guard: &doctor.Guard{Query: is + " = ''", Args: value, Else: "n_distinct of " + column +
+					" was set meanwhile, or an index of the table is being built. Run the check again."},
 				Undo: []doctor.UndoSQL{{Statement: k.resetOption(), Guard: &doctor.Guard{
 					Query: is + " = $3", Args: append(slices.Clone(value), doctor.Value{V: k.Value}), Else: "n_distinct " +
-						"of " + column + " was set to something else since."}}},
+						"of " + column + " was set to something else since, or an index of the table is being built."}}},
 			}},
 			doctor.Step{Title: "Have it take effect; it reads a sample of the table", SQL: &doctor.SQLStep{
 				Database: w.db.Label, Admin: admin, Statement: k.analyze(), Mode: doctor.ModeGroup, Group: group,
@@ -281,6 +306,9 @@ func (w *work) byOwner() doctor.Plan {
 	p := w.base("by-owner", "Have the owner of the tables do it", w.byHand)
 	p.Reversible, p.Irreversible = false, "the statements are run by hand"
 	var b strings.Builder
+	if slices.ContainsFunc(w.byHand, func(k task) bool { return k.Kind == mendIndex }) {
+		b.WriteString(w.have.concurrently())
+	}
 	b.WriteString("Synapse's role does not own these tables. Give the doctor an administrator's connection (--admin-dsn), or run " +
 		"this as their owner, outside a transaction; Synapse may stay up:\n")
 	for _, k := range w.byHand {

@@ -15,7 +15,9 @@ import (
 type live struct {
 	Catalog
 	Queue  []update // background_updates, in the order in which Synapse does them
+	Steps  []string // deltas of the version [Base] that are noted: of a database that was upgraded to it, not made by it
 	Others others
+	Server int // server_version_num
 }
 
 // update is a background update that is queued.
@@ -35,7 +37,8 @@ type others struct {
 // of its role. What belongs to an extension is nobody's business here. $1 are the tables and $2 the sequences whose parts are
 // wanted; NULL: all.
 //
-// Who builds an index concurrently holds its table, and is in the progress view; who rebuilds or drops one holds the index.
+// Who builds an index concurrently holds its table, and is in the progress view, where only the session's own role may see
+// which table it is; who rebuilds or drops one holds the index.
 // A PRIMARY KEY, or an index that was chosen, identifies the rows of a published table; else they can't be updated.
 const readQuery = `WITH rel AS MATERIALIZED (
   SELECT c.oid, c.relname::text, c.relpersistence, c.relreplident, c.relowner, c.reltuples, n.nspname::text
@@ -48,7 +51,7 @@ published AS MATERIALIZED (SELECT g.relid, min(p.pubname)::text AS pubname FROM 
   WHERE p.pubupdate OR p.pubdelete GROUP BY 1),
 held AS MATERIALIZED (SELECT l.relation, l.pid FROM pg_locks l WHERE l.locktype = 'relation'
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.mode IN ('ShareUpdateExclusiveLock', 'AccessExclusiveLock')),
-building AS MATERIALIZED (SELECT p.pid, p.relid FROM pg_stat_progress_create_index p WHERE p.datname = current_database()),
+building AS MATERIALIZED (SELECT h.relation FROM held h JOIN pg_stat_progress_create_index p ON p.pid = h.pid),
 col AS (SELECT a.attrelid, json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull,
     'default', CASE WHEN a.attgenerated = '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), '') ELSE '' END,
     'identity', a.attidentity::text, 'generated', a.attgenerated <> '',
@@ -58,8 +61,8 @@ col AS (SELECT a.attrelid, json_agg(json_build_object('name', a.attname, 'type',
 idx AS (SELECT i.indrelid, json_agg(json_build_object('name', x.relname, 'unique', i.indisunique, 'def', pg_get_indexdef(x.oid),
     'constraint', coalesce((SELECT k.contype::text FROM pg_constraint k WHERE k.conindid = x.oid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x')), ''),
     'invalid', NOT i.indisvalid, 'not_ready', NOT i.indisready,
-    'busy', NOT (i.indisvalid AND i.indisready) AND EXISTS (SELECT FROM held WHERE held.relation = x.oid
-      OR held.relation = i.indrelid AND EXISTS (SELECT FROM building b WHERE b.pid = held.pid))) ORDER BY x.relname) AS list
+    'busy', NOT (i.indisvalid AND i.indisready) AND (EXISTS (SELECT FROM held WHERE held.relation = x.oid)
+      OR EXISTS (SELECT FROM building b WHERE b.relation = i.indrelid))) ORDER BY x.relname) AS list
   FROM tab JOIN pg_index i ON i.indrelid = tab.oid JOIN pg_class x ON x.oid = i.indexrelid GROUP BY 1),
 con AS (SELECT k.conrelid, json_agg(json_build_object('name', k.conname, 'def', pg_get_constraintdef(k.oid), 'not_valid', NOT k.convalidated)
     ORDER BY k.conname) AS list
@@ -70,7 +73,7 @@ trg AS (SELECT g.tgrelid, json_agg(json_build_object('name', g.tgname, 'def', pg
 SELECT json_build_object(
   'tables', (SELECT json_object_agg(tab.relname, json_build_object('unlogged', tab.relpersistence = 'u', 'columns', col.list, 'indexes', idx.list,
       'constraints', con.list, 'triggers', trg.list, 'schema', tab.nspname, 'mine', pg_has_role(tab.relowner, 'USAGE'),
-      'rows', tab.reltuples::bigint, 'building', EXISTS (SELECT FROM building b WHERE b.relid = tab.oid),
+      'rows', tab.reltuples::bigint, 'building', EXISTS (SELECT FROM building b WHERE b.relation = tab.oid),
       'publication', published.pubname,
       'no_identity', published.relid IS NOT NULL AND CASE tab.relreplident WHEN 'f' THEN false WHEN 'n' THEN true
         WHEN 'i' THEN NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = tab.oid AND i.indisreplident)
@@ -88,7 +91,8 @@ SELECT json_build_object(
     WHERE p.prorettype = 'trigger'::regtype AND p.pronargs = 0 AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND pg_function_is_visible(p.oid)
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')),
   'others', (SELECT json_agg(relname) FROM (SELECT relname FROM rel WHERE NOT relname = ANY ($1) ORDER BY 1 LIMIT 200) o),
-  'count', (SELECT count(*) FROM rel WHERE NOT relname = ANY ($1)))::text`
+  'count', (SELECT count(*) FROM rel WHERE NOT relname = ANY ($1)),
+  'server', current_setting('server_version_num')::int)::text`
 
 // Read reads the parts of the named tables and sequences, or of all when names is nil, from the system catalogs.
 func Read(ctx context.Context, tx pgx.Tx, tables, sequences []string) (*Catalog, error) {
@@ -115,6 +119,7 @@ func readLive(ctx context.Context, tx pgx.Tx, tables, sequences []string) (*live
 		Catalog
 		Others []string
 		Count  int
+		Server int
 	}
 	if err := json.Unmarshal([]byte(text), &answer); err != nil {
 		return nil, fmt.Errorf("read the system catalogs: %w", err)
@@ -122,7 +127,7 @@ func readLive(ctx context.Context, tx pgx.Tx, tables, sequences []string) (*live
 	for _, t := range answer.Tables {
 		t.normalise()
 	}
-	return &live{Catalog: answer.Catalog, Others: others{Tables: answer.Others, Count: answer.Count}}, nil
+	return &live{Catalog: answer.Catalog, Others: others{Tables: answer.Others, Count: answer.Count}, Server: answer.Server}, nil
 }
 
 // normalise leaves of each definition what matters to Synapse.
@@ -174,7 +179,7 @@ func triggerDef(g Trigger) string {
 
 const (
 	versionQuery = `SELECT version FROM schema_version LIMIT 1`
-	deltasQuery  = `SELECT file FROM applied_schema_deltas WHERE version > $1 ORDER BY file LIMIT 5000`
+	deltasQuery  = `SELECT file FROM applied_schema_deltas WHERE version >= $1 ORDER BY file LIMIT 5000`
 	// Synapse works them off in this order; what an update depends on and is not queued counts as done.
 	queueQuery = `SELECT update_name, coalesce(depends_on, ''), progress_json NOT IN ('', '{}') FROM background_updates ORDER BY ordering, update_name LIMIT 1000`
 )
@@ -190,7 +195,13 @@ func (l *live) readState(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	l.Deltas = deltas
+	for _, d := range deltas {
+		if versionOf(d) == Base {
+			l.Steps = append(l.Steps, d)
+		} else {
+			l.Deltas = append(l.Deltas, d)
+		}
+	}
 	rows, err := tx.Query(ctx, queueQuery)
 	if err == nil {
 		l.Queue, err = pgx.CollectRows(rows, pgx.RowToStructByPos[update])

@@ -184,7 +184,7 @@ func lookIn(ctx context.Context, tx pgx.Tx, known []*Catalog) (*live, wanted, er
 		return nil, wanted{}, err
 	}
 	tables := slices.Collect(maps.Keys(want.Tables))
-	for name := range known[len(known)-1].Tables { // what Synapse has got since is nothing foreign
+	for name := range known[len(known)-1].both().Tables { // what Synapse has got since, or in the other store, is nothing foreign
 		if want.Tables[name] == nil {
 			tables = append(tables, name)
 		}
@@ -194,7 +194,7 @@ func lookIn(ctx context.Context, tx pgx.Tx, known []*Catalog) (*live, wanted, er
 	if err != nil {
 		return nil, wanted{}, err
 	}
-	l.Schema, l.Deltas, l.Queue = have.Schema, have.Deltas, have.Queue
+	l.Schema, l.Deltas, l.Steps, l.Queue = have.Schema, have.Deltas, have.Steps, have.Queue
 	return l, want, nil
 }
 
@@ -264,7 +264,26 @@ func together(waiting []loss) loss {
 	return one
 }
 
-// overdue measures how many things wait for background updates, and for how long their number has not become less, as far as
+// awaited is the measure of each thing that waits for a background update.
+const awaited = "awaited"
+
+// stalled reports whether all that waited in an earlier run is lacking still. The number does not tell: an upgrade can queue
+// more than was made meanwhile. What is being built at this moment, or has lost its update, was not made.
+func stalled(t *doctor.Target, db *doctor.Database, losses []loss) bool {
+	waited := 0
+	for _, m := range t.Earlier.Measures {
+		if m.Check != "schema" || m.Database != db.Label || m.Name != awaited {
+			continue
+		}
+		if !slices.ContainsFunc(losses, func(l loss) bool { return l.object == m.Object }) {
+			return false
+		}
+		waited++
+	}
+	return waited > 0
+}
+
+// overdue measures how many things wait for background updates, and for how long none of them has been made, as far as
 // recorded runs can tell; and complains when that is too long.
 func overdue(t *doctor.Target, db *doctor.Database, r doctor.Reporter, losses []loss) (loss, bool) {
 	var names []string
@@ -277,14 +296,17 @@ func overdue(t *doctor.Target, db *doctor.Database, r doctor.Reporter, losses []
 		return loss{}, false
 	}
 	object := doctor.Object{Kind: "table", Name: "background_updates"}
-	waits := doctor.Measure{Check: "schema", Database: db.Label, Object: object, Name: "waiting", Value: float64(len(names))}
 	since := doctor.Measure{Check: "schema", Database: db.Label, Object: object, Name: "stalled-for", Unit: "seconds"}
-	if before, ok := t.Earlier.Find(waits.Key()); ok && waits.Value >= before.Value {
-		was, _ := t.Earlier.Find(since.Key())
-		since.Value = was.Value + max(0, time.Since(t.Earlier.At).Seconds())
+	if was, ok := t.Earlier.Find(since.Key()); ok && stalled(t, db, losses) {
+		since.Value = was.Value + max(0, time.Since(was.At).Seconds())
 	}
-	r.Measure(waits)
+	r.Measure(doctor.Measure{Check: "schema", Database: db.Label, Object: object, Name: "waiting", Value: float64(len(names))})
 	r.Measure(since)
+	for _, l := range losses {
+		if l.waits {
+			r.Measure(doctor.Measure{Check: "schema", Database: db.Label, Object: l.object, Name: awaited, Value: 1, Unit: "fingerprint"})
+		}
+	}
 	days := since.Value / 86400
 	if days < t.Threshold(waiting) {
 		return loss{}, false
@@ -293,8 +315,8 @@ func overdue(t *doctor.Target, db *doctor.Database, r doctor.Reporter, losses []
 		code: Overdue, severity: doctor.Warning, object: object,
 		summary: fmt.Sprintf("For %.0f days at least, Synapse's background updates have made nothing of what waits for them: "+
 			"%s.", days, few(names, 3)),
-		observed: fmt.Sprintf("%d indexes and constraints wait, and no fewer than then", len(names)),
-		expected: fmt.Sprintf("fewer after %s days", doctor.Number(t.Threshold(waiting))),
+		observed: fmt.Sprintf("%d indexes and constraints wait, and none that waited then was made", len(names)),
+		expected: fmt.Sprintf("one more made after %s days at most", doctor.Number(t.Threshold(waiting))),
 		remedy: "Look for \"background update\" in Synapse's log: it says what the update at work does, or why it fails. Synapse " +
 			"gives up after five failures until it is started again. " +
 			"Do not delete rows of background_updates: what they make would be missing for ever. What is queued:\n\n" +

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,18 +96,34 @@ func TestWhatABackgroundUpdateMakesIsWaitedFor(t *testing.T) {
 	}
 	const day = 24 * time.Hour
 	queue := doctor.Object{Kind: "table", Name: "background_updates"}
+	it, made := doctor.Object{Kind: "index", Name: "receipts_linearized_event_id"}, doctor.Object{Kind: "index", Name: "e2e_room_keys_room_id"}
 	for _, c := range []struct {
-		waited, before float64 // days, and how many things waited then
-		since          time.Duration
-		overdue        bool
-	}{{0, 1, day, false}, {28, 1, day, false}, {29, 1, 2 * day, true}, {29, 2, 2 * day, false}} {
+		waited  float64         // days
+		before  []doctor.Object // what waited then
+		since   time.Duration
+		overdue bool
+	}{
+		{0, []doctor.Object{it}, day, false}, {28, []doctor.Object{it}, day, false}, {29, []doctor.Object{it}, 2 * day, true},
+		{29, []doctor.Object{it, made}, 2 * day, false}, {29, []doctor.Object{made}, 2 * day, false}, {29, nil, 2 * day, false},
+	} {
+		at := time.Now().Add(-c.since)
+		earlier := []doctor.Measure{
+			{Check: "schema", Database: "main", Object: queue, Name: "stalled-for", Value: c.waited * 86400, At: at},
+			{Check: "vacuum", Database: "main", Object: queue, Name: "size", At: time.Now()}, // another check was recorded since
+		}
+		for _, o := range c.before {
+			earlier = append(earlier, doctor.Measure{Check: "schema", Database: "main", Object: o, Name: "awaited", Value: 1, At: at})
+		}
 		again := target(db.DB)
-		again.Earlier = doctor.Earlier{At: time.Now().Add(-c.since), Measures: []doctor.Measure{
-			{Check: "schema", Database: "main", Object: queue, Name: "waiting", Value: c.before},
-			{Check: "schema", Database: "main", Object: queue, Name: "stalled-for", Value: c.waited * 86400}}}
+		again.Earlier = doctor.NewEarlier(earlier)
 		r, err := db.examine(t, again)
-		if err != nil || len(r.measures) != 2 || r.measures[0].Value != 1 || (c.before == 1) != (r.measures[1].Value >= c.waited*86400+c.since.Seconds()) {
+		if err != nil || len(r.measures) != 3 || r.measures[0].Value != 1 || r.measures[2].Object != it || r.measures[2].Unit != "fingerprint" {
 			t.Errorf("%v %+v", err, r.measures)
+			continue
+		}
+		stalled := slices.Equal(c.before, []doctor.Object{it})
+		if got := r.measures[1].Value; stalled && got < c.waited*86400+c.since.Seconds() || !stalled && got != 0 {
+			t.Errorf("%+v: stalled for %g", c, got)
 		}
 		if c.overdue != slices.ContainsFunc(r.found, func(f doctor.Finding) bool { return f.Code == schema.Overdue && f.Severity == doctor.Warning }) {
 			t.Errorf("%+v: %+v", c, r.found)
@@ -145,7 +162,7 @@ func TestAnIndexWhoseBuildFailedIsNotValid(t *testing.T) {
 	}
 	db.Exec(t, `INSERT INTO background_updates (update_name, progress_json) VALUES ('device_lists_remote_cache_unique_idx', '{}')`)
 	f = db.finds(t, "schema/invalid-index error index device_lists_remote_cache_unique_id")[0]
-	if !strings.Contains(f.Summary, "has failed at least once") || f.Evidence["background update"] == "" {
+	if f.Fixable || !strings.Contains(f.Summary, "has failed at least once") || f.Evidence["background update"] == "" {
 		t.Errorf("%+v", f)
 	}
 	db.Exec(t, `DELETE FROM background_updates; ALTER INDEX device_lists_remote_cache_unique_id RENAME TO device_lists_remote_cache_unique_id_ccnew`)
@@ -155,8 +172,8 @@ func TestAnIndexWhoseBuildFailedIsNotValid(t *testing.T) {
 // Somebody who builds an index concurrently waits for every older transaction that has written to the table.
 func TestAnIndexThatIsBeingBuiltIsLeftAlone(t *testing.T) {
 	db := little(t)
-	db.Exec(t, `DROP INDEX events_ts`)
-	writer, builder := db.Conn(t), db.Conn(t)
+	db.Exec(t, `DROP INDEX events_ts, events_order_room`)
+	writer, builder := db.Conn(t), db.AdminConn(t)
 	tx, err := writer.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -169,35 +186,34 @@ func TestAnIndexThatIsBeingBuiltIsLeftAlone(t *testing.T) {
 		_, err := builder.Exec(context.WithoutCancel(t.Context()), `CREATE INDEX CONCURRENTLY events_ts ON events (origin_server_ts, stream_ordering)`)
 		done <- err
 	}()
-	look := db.Conn(t)
-	for waiting := false; !waiting; {
-		if err := look.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%')`).Scan(&waiting); err != nil {
-			t.Fatal(err)
+	waits(t, db)
+	found := db.finds(t, "schema/index-being-built info index events_ts", "schema/missing-index warning index events_order_room")
+	for _, f := range found {
+		if f.Object.Name == "events_ts" && (f.Fixable || !strings.Contains(f.Summary, "at this moment")) ||
+			f.Object.Name != "events_ts" && f.Evidence["being built"] == "" {
+			t.Errorf("%+v", f)
 		}
-	}
-	f := db.finds(t, "schema/index-being-built info index events_ts")[0]
-	if f.Fixable || !strings.Contains(f.Summary, "at this moment") {
-		t.Errorf("%+v", f)
 	}
 	if err := errors.Join(tx.Rollback(t.Context()), <-done); err != nil {
 		t.Fatal(err)
 	}
-	db.finds(t)
+	db.finds(t, "schema/missing-index warning index events_order_room")
 }
 
 func TestASplitConfigurationLooksAtEachDatabaseForItsOwn(t *testing.T) {
-	for store, change := range map[string]string{
-		"main": `DROP TABLE state_groups, state_groups_state; DELETE FROM applied_schema_deltas WHERE file ~ '^(89/01_state|90/02|90/03)'; DROP INDEX users_creation_ts`,
-		"state": `DROP TABLE users, device_lists_remote_cache, events, receipts_linearized, e2e_room_keys; DELETE FROM applied_schema_deltas WHERE file !~ '^(89/01_state|90/02|90/03)';
-			DROP INDEX state_groups_room_id_idx`,
+	for _, c := range []struct{ store, change string }{
+		{"main", `DROP TABLE state_groups, state_groups_state; DELETE FROM applied_schema_deltas WHERE file ~ '^(89/01_state|90/02|90/03)'; DROP INDEX users_creation_ts`},
+		{"state", `DROP TABLE users, device_lists_remote_cache, events, receipts_linearized, e2e_room_keys; DELETE FROM applied_schema_deltas WHERE file !~ '^(89/01_state|90/02|90/03)';
+			DROP INDEX state_groups_room_id_idx`},
+		{"main", `DROP INDEX users_creation_ts`}, {"state", `DROP INDEX state_groups_room_id_idx`}, // made as copies of the whole
 	} {
 		db := little(t)
-		db.Exec(t, change)
+		db.Exec(t, c.change)
 		one := target(db.DB)
-		one.Databases[0].DataStores, one.Databases[0].Label = []string{store}, store
+		one.Databases[0].DataStores, one.Databases[0].Label = []string{c.store}, c.store
 		r, err := db.examine(t, one)
-		if err != nil || len(r.found) != 1 || r.found[0].Code != schema.MissingIndex || r.found[0].Database != store {
-			t.Errorf("%s: %v %+v", store, err, r.found)
+		if err != nil || len(r.found) != 1 || r.found[0].Code != schema.MissingIndex || r.found[0].Database != c.store {
+			t.Errorf("%s: %v %+v", c.store, err, r.found)
 		}
 	}
 }
@@ -344,16 +360,44 @@ func TestLossesAreFoundMendedAndPutBack(t *testing.T) {
 }
 
 // host is what an operation sees of the engine.
-type host struct{ resume string }
+type host struct {
+	resume string
+	mu     sync.Mutex
+	rows   []doctor.SavedRow
+	waits  chan string // what it says first, where somebody listens
+}
 
-func (h *host) Progress(doctor.Progress) {}
-func (h *host) Save(_ context.Context, resume string, _ []doctor.SavedRow) error {
-	h.resume = resume
+func (h *host) Progress(p doctor.Progress) {
+	select {
+	case h.waits <- p.Text:
+	default:
+	}
+}
+
+func (h *host) Save(_ context.Context, resume string, rows []doctor.SavedRow) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.resume, h.rows = resume, rows // the check has one token
 	return nil
 }
-func (h *host) Rows(context.Context, func(doctor.SavedRow) error) error { return nil }
-func (h *host) Stopping() <-chan struct{}                               { return nil }
-func (h *host) Document(string, string)                                 {}
+
+func (h *host) Rows(_ context.Context, each func(doctor.SavedRow) error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.rows {
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+func (h *host) Stopping() <-chan struct{} { return nil }
+func (h *host) Document(string, string)   {}
+
+// hasBegun is a host of a build that was interrupted before more was known.
+func hasBegun() *host {
+	return &host{resume: "begun", rows: []doctor.SavedRow{{Table: "events", JSON: `{"oid":0}`}}}
+}
 
 // step is the one operation that is planned for what is found.
 func (s stand) step(t *testing.T) doctor.OperationStep {
@@ -392,15 +436,16 @@ func TestAnInvalidIndexIsBuiltAnewOnceItsRowsAreSettled(t *testing.T) {
 	}
 	db.finds(t, "schema/invalid-index error index device_lists_remote_cache_unique_id")
 	db.Exec(t, `DELETE FROM device_lists_remote_cache WHERE content = '1'`)
-	if err := operate(t, db, s, false, &host{}); err != nil {
+	h := &host{}
+	if err := operate(t, db, s, false, h); err != nil {
 		t.Fatal(err)
 	}
 	db.finds(t)
-	if err := operate(t, db, s, true, &host{}); err != nil {
+	if err := operate(t, db, s, true, h); err != nil {
 		t.Fatal(err)
 	}
 	db.finds(t, "schema/missing-index error index device_lists_remote_cache_unique_id")
-	if err := operate(t, db, s, true, &host{}); err != nil { // once more, as after a kill
+	if err := operate(t, db, s, true, h); err != nil { // once more, as after a kill
 		t.Fatal(err)
 	}
 }
@@ -430,20 +475,118 @@ func TestABuildThatWasCutOffIsBegunAnew(t *testing.T) {
 	if err := operate(t, db, s, false, &host{}); !errors.As(err, &unchanged) { // another's, for all that is known
 		t.Fatalf("%v", err)
 	}
-	if err := operate(t, db, s, false, &host{resume: "begun"}); err != nil {
+	if err := operate(t, db, s, false, hasBegun()); err != nil {
 		t.Fatal(err)
 	}
 	db.finds(t)
-	if err := operate(t, db, s, false, &host{resume: "begun"}); err != nil { // it was done, and that not noted
+	h := hasBegun()
+	if err := operate(t, db, s, false, h); err != nil { // it was done, and that not noted
 		t.Fatal(err)
+	}
+	if len(h.rows) != 1 || h.rows[0].JSON == hasBegun().rows[0].JSON {
+		t.Errorf("which index it is was not kept: %+v", h.rows)
 	}
 	if err := operate(t, db, s, false, &host{}); !errors.As(err, &unchanged) {
 		t.Fatalf("%v", err)
 	}
 	db.Exec(t, `DROP INDEX events_ts; CREATE INDEX events_ts ON events (sender)`)
 	for _, undo := range []bool{false, true} {
-		if err := operate(t, db, s, undo, &host{resume: "begun"}); !errors.As(err, &unchanged) {
+		if err := operate(t, db, s, undo, hasBegun()); !errors.As(err, &unchanged) {
 			t.Errorf("undo %t: %v", undo, err)
+		}
+	}
+}
+
+func TestNoIndexIsDroppedButTheOneThatWasBuilt(t *testing.T) {
+	db := little(t)
+	db.Exec(t, `DROP INDEX events_ts`)
+	s := db.step(t)
+	h := &host{}
+	if err := operate(t, db, s, false, h); err != nil {
+		t.Fatal(err)
+	}
+	var unchanged *doctor.UnchangedError
+	if err := operate(t, db, s, true, &host{}); err != nil { // it had not begun
+		t.Error(err)
+	}
+	if err := operate(t, db, s, true, hasBegun()); !errors.As(err, &unchanged) || !strings.Contains(unchanged.Reason, "can't be told") {
+		t.Errorf("%v", err)
+	}
+	db.Exec(t, `DROP INDEX events_ts; CREATE INDEX events_ts ON events (origin_server_ts, stream_ordering)`)
+	if err := operate(t, db, s, true, h); !errors.As(err, &unchanged) || !strings.Contains(unchanged.Reason, "not the one that was built") {
+		t.Errorf("%v", err)
+	}
+	db.finds(t)
+	db.AdminExec(t, `UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'events_ts'::regclass`)
+	if err := operate(t, db, s, true, hasBegun()); err != nil { // what an interrupted build has left
+		t.Error(err)
+	}
+	db.finds(t, "schema/missing-index warning index events_ts")
+}
+
+// To queue for a table on which Synapse builds an index would end that with a deadlock: it waits for older snapshots.
+func TestAnothersBuildIsWaitedFor(t *testing.T) {
+	db := little(t)
+	db.Exec(t, `DROP INDEX events_ts, events_order_room`)
+	target := target(db.DB)
+	r, err := db.examine(t, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plans, err := db.check.Plan(t.Context(), target, r.found)
+	if err != nil || len(plans) != 1 || len(plans[0].Steps) != 2 {
+		t.Fatalf("%v %+v", err, plans)
+	}
+	s, other := *plans[0].Steps[0].Operation, "events_ts"
+	if s.Params["index"] == other {
+		other = "events_order_room"
+	}
+	old, builder := db.Conn(t), db.AdminConn(t) // of whose progress Synapse's role sees next to nothing
+	tx, err := old.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `SELECT 1 FROM users`); err != nil { // a snapshot
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := builder.Exec(context.WithoutCancel(t.Context()), `CREATE INDEX CONCURRENTLY mine ON events (sender)`)
+		done <- err
+	}()
+	waits(t, db)
+	var unchanged *doctor.UnchangedError
+	impatient := schema.Patience(t, 0)
+	if err := operate(t, db, s, false, &host{}); !errors.As(err, &unchanged) || !strings.Contains(unchanged.Reason, "is building an index of events") {
+		t.Errorf("%v", err)
+	}
+	impatient()
+	h, ours := &host{waits: make(chan string, 10)}, make(chan error, 1)
+	go func() { ours <- operate(t, db, s, false, h) }()
+	select {
+	case text := <-h.waits:
+		if text != "waiting for another session, which builds an index of events" {
+			t.Errorf("%q", text)
+		}
+	case err := <-ours:
+		t.Fatalf("it did not wait: %v; the other build: %v", err, errors.Join(tx.Rollback(t.Context()), <-done))
+	}
+	if err := errors.Join(tx.Rollback(t.Context()), <-done); err != nil {
+		t.Errorf("the other build: %v", err)
+	}
+	if err := <-ours; err != nil {
+		t.Fatal(err)
+	}
+	db.finds(t, "schema/missing-index warning index "+other, "schema/foreign-object info foreign indexes of Synapse's tables")
+}
+
+// waits until somebody's build waits for another transaction.
+func waits(t *testing.T, db stand) {
+	t.Helper()
+	look := db.AdminConn(t)
+	for waiting := false; !waiting; {
+		if err := look.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE datname = current_database() AND phase LIKE 'waiting%')`).Scan(&waiting); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -19,7 +19,10 @@ func (c *Catalog) of(main, state bool) *Catalog {
 		return c
 	}
 	has := func(name string, ofState []string) bool { return slices.Contains(ofState, name) == state }
-	out := &Catalog{Synapse: c.Synapse, Schema: c.Schema, Source: c.Source, Tables: map[string]*Table{}, Sequences: map[string]Sequence{}, Functions: map[string]string{}}
+	out := &Catalog{
+		Synapse: c.Synapse, Schema: c.Schema, Source: c.Source, whole: c,
+		Tables: map[string]*Table{}, Sequences: map[string]Sequence{}, Functions: map[string]string{},
+	}
 	for _, d := range c.Deltas {
 		if has(d, stateDeltas) {
 			out.Deltas = append(out.Deltas, d)

@@ -1,5 +1,7 @@
 package schema
 
+import "strings"
+
 // builds says which background update makes an index, or validates a constraint, by the name that it has then (seen in Synapse
 // 1.160, which still knows those of its forerunners). An update whose name is that of what it makes need not be here.
 var builds = map[string]string{
@@ -66,6 +68,9 @@ const (
 	portTable  = "port_from_sqlite3"
 	tempPrefix = "_temp_populate_"
 )
+
+// Passing reports whether a table is one that Synapse, or one of its programs, makes beside the schema for a while.
+func Passing(table string) bool { return table == portTable || strings.HasPrefix(table, tempPrefix) }
 
 // formerTables are tables of former releases that upgrades have left where they were.
 var formerTables = map[string]bool{}

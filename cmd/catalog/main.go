@@ -81,11 +81,32 @@ func write(ctx context.Context, dsn, version, dir, source string, base bool) err
 		return err
 	}
 	path := filepath.Join(dir, strings.ReplaceAll(version, " ", "-")+".json")
-	if err := os.WriteFile(path, text, 0o644); err != nil {
+	if err := replace(path, text); err != nil {
 		return err
 	}
 	fmt.Printf("%s: %d tables, %d deltas, %d bytes\n", path, len(c.Tables), len(c.Deltas), len(text))
-	return hint(c)
+	known, err := schema.Catalogs()
+	if err != nil {
+		return err
+	}
+	for _, h := range hints(c, known[len(known)-1]) {
+		fmt.Println(h)
+	}
+	return nil
+}
+
+// replace writes a file as a whole, or not at all.
+func replace(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".*.json.part")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // nothing, once it has its name
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // another refuses a schema that is known already under the name of another release: not each of them changes it.
@@ -102,26 +123,33 @@ func another(c *schema.Catalog) error {
 	return nil
 }
 
-// hint names the indexes that the newest catalog this program was built with does not have.
-func hint(c *schema.Catalog) error {
-	known, err := schema.Catalogs()
-	if err != nil || len(known) == 0 {
-		return err
-	}
+// hints name the tables and indexes in which a schema differs from the newest catalog that this program was built with, and
+// what has to be seen to by hand.
+func hints(c, newest *schema.Catalog) (out []string) {
 	before := map[string]bool{}
-	for _, t := range known[len(known)-1].Tables {
+	for _, t := range newest.Tables {
 		for _, i := range t.Indexes {
 			before[i.Name] = true
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Tables)) {
+		if newest.Tables[name] == nil {
+			out = append(out, fmt.Sprintf("new: the table %s. Is it of the state store? See checks/schema/store.go", name))
+		}
 		for _, i := range c.Tables[name].Indexes {
 			if !before[i.Name] {
-				fmt.Printf("new: the index %s of %s. Does a background update make it, under another name? See checks/schema/updates.go\n", i.Name, name)
+				out = append(out, fmt.Sprintf("new: the index %s of %s. Does a background update make it, under another name? See "+
+					"checks/schema/updates.go", i.Name, name))
 			}
 		}
 	}
-	return nil
+	for _, name := range slices.Sorted(maps.Keys(newest.Tables)) {
+		if c.Tables[name] == nil {
+			out = append(out, fmt.Sprintf("vanished: the table %s. Do upgrades leave it where it was? See formerTables in "+
+				"checks/schema/updates.go", name))
+		}
+	}
+	return out
 }
 
 func read(ctx context.Context, tx pgx.Tx, version, source string, base bool) (*schema.Catalog, error) {
@@ -136,6 +164,9 @@ func read(ctx context.Context, tx pgx.Tx, version, source string, base bool) (*s
 		}
 		source = fmt.Sprintf("a schema that Synapse %s made on PostgreSQL %s", version, server)
 	}
+	if err := clean(c); err != nil {
+		return nil, err
+	}
 	c.Synapse, c.Source, c.Schema = version, source, schema.Base
 	if base {
 		return c, nil
@@ -144,6 +175,16 @@ func read(ctx context.Context, tx pgx.Tx, version, source string, base bool) (*s
 		return nil, err
 	}
 	return c, fresh(ctx, tx, c)
+}
+
+// clean refuses a schema with tables that are there for a while only.
+func clean(c *schema.Catalog) error {
+	for _, name := range slices.Sorted(maps.Keys(c.Tables)) {
+		if schema.Passing(name) {
+			return fmt.Errorf("the table %s is none of the schema: something was begun in this database and not finished; make a fresh one", name)
+		}
+	}
+	return nil
 }
 
 // fresh refuses a schema that is not what a release makes.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/synapse-doctor/synapse-doctor/checks/schema"
 	"github.com/synapse-doctor/synapse-doctor/core/pgtest"
 )
 
@@ -42,12 +43,14 @@ func TestAFreshSchemaIsWrittenAndNoOther(t *testing.T) {
 	for change, why := range map[string]string{
 		`INSERT INTO users (name) VALUES ('@a:b')`:                                       "the database has users",
 		`INSERT INTO background_updates (update_name, progress_json) VALUES ('x', '{}')`: "1 background updates are queued",
+		`CREATE TABLE port_from_sqlite3 (i int)`:                                         "the table port_from_sqlite3 is none of the schema",
+		`CREATE TABLE _temp_populate_user_directory_rooms (i int)`:                       "the table _temp_populate_user_directory_rooms is none",
 	} {
 		db.Exec(t, change)
 		if got := try("1.161"); !strings.Contains(got, why) {
 			t.Errorf("%q", got)
 		}
-		db.Exec(t, `DELETE FROM users; DELETE FROM background_updates`)
+		db.Exec(t, `DELETE FROM users; DELETE FROM background_updates; DROP TABLE IF EXISTS port_from_sqlite3, _temp_populate_user_directory_rooms`)
 	}
 	if got := try("1.161"); !strings.Contains(got, "the same as that of 1.160") {
 		t.Errorf("%q", got)
@@ -55,7 +58,33 @@ func TestAFreshSchemaIsWrittenAndNoOther(t *testing.T) {
 	if got := try("../x"); !strings.Contains(got, "VERSION=1.161") {
 		t.Errorf("%q", got)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "1.161.json")); err == nil {
-		t.Error("a file was written of what is not fresh")
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	hidden, _ := filepath.Glob(filepath.Join(dir, ".*"))
+	if err != nil || len(files) != 1 || len(hidden) != 0 {
+		t.Errorf("a file was written of what is not fresh, or left: %v %q %q", err, files, hidden)
+	}
+	if info, err := os.Stat(files[0]); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("%v %v", info, err)
+	}
+}
+
+func TestWhatDiffersIsHintedAt(t *testing.T) {
+	table := func(indexes ...string) *schema.Table {
+		t := &schema.Table{}
+		for _, name := range indexes {
+			t.Indexes = append(t.Indexes, schema.Index{Name: name})
+		}
+		return t
+	}
+	c := &schema.Catalog{Tables: map[string]*schema.Table{"a": table("a_key", "a_new"), "b": table()}}
+	newest := &schema.Catalog{Tables: map[string]*schema.Table{"a": table("a_key"), "gone": table()}}
+	got := hints(c, newest)
+	for i, want := range []string{"new: the index a_new of a.", "new: the table b.", "vanished: the table gone."} {
+		if len(got) != 3 || !strings.HasPrefix(got[i], want) {
+			t.Fatalf("%q", got)
+		}
+	}
+	if got := hints(c, c); got != nil {
+		t.Errorf("%q", got)
 	}
 }
