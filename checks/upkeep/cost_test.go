@@ -152,6 +152,29 @@ func TestStateGroupsOfASplitDatabase(t *testing.T) {
 	}
 }
 
+// For each state group all of a large table would be read.
+func TestStateGroupsAreNotLookedUpWithoutAnIndex(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `CREATE INDEX ON state_group_edges (prev_state_group); INSERT INTO state_groups SELECT 10000 + i, '!room1:test.example', '$x' FROM generate_series(1, 3) i`)
+	was := small
+	small = 0
+	defer func() { small = was }()
+	for _, name := range []string{"one", "two"} {
+		looked := target(db, nil)
+		looked.Deep = true
+		want := "event_to_state_groups has no index"
+		if name == "two" {
+			looked.Databases = append(looked.Databases, target(db, nil).Databases...)
+			looked.Databases[0].DataStores, looked.Databases[1].DataStores, looked.Databases[1].Label = []string{"main"}, []string{"state"}, "state"
+			looked.Bind()
+			want = "event_to_state_groups in the main database has no index"
+		}
+		if _, err := look(t, looked); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestEveryMajorVersion(t *testing.T) {
 	pgtest.EachMajor(t, usual, func(t *testing.T, s *pgtest.Server) {
 		db := s.Database(t, pgtest.WithSetup(pgtest.Fixture()+`CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; ANALYZE;`))

@@ -33,18 +33,47 @@ func (e *examination) lookAtDisk(ctx context.Context) error {
 	}
 	free, total, err := space(place)
 	if err != nil {
-		if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
-			return nil // a container's path, or one that only the server may go into
+		if unseen(err) {
+			e.notes = append(e.notes, "the disk was not looked at: "+place+" can't be reached from here by this user")
+			return nil
 		}
 		return fmt.Errorf("look at the disk of %s: %w", place, err)
 	}
 	e.measure(doctor.Measure{Object: doctor.Object{Kind: "disk", Name: place}, Name: "free", Value: float64(free), Unit: "bytes"})
 	e.judgeDisk(place, free, total)
 	log := filepath.Join(e.db.DataDir, "pg_wal")
-	if logFree, logTotal, err := space(log); err == nil && logTotal != total {
-		e.judgeLogDisk(log, logFree, logTotal)
+	same, err := sameDisk(place, log)
+	if unseen(err) {
+		e.notes = append(e.notes, "whether pg_wal is on a disk of its own was not looked at: only the server's user may go there")
+		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("look at the disk of %s: %w", log, err)
+	}
+	if same {
+		return nil
+	}
+	if free, total, err = space(log); err != nil {
+		return fmt.Errorf("look at the disk of %s: %w", log, err)
+	}
+	e.judgeLogDisk(log, free, total)
 	return nil
+}
+
+// unseen: a container's path, or one that only the server may go into.
+func unseen(err error) bool {
+	return errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist)
+}
+
+// sameDisk reports whether two paths, or what they link to, are on one file system.
+func sameDisk(a, b string) (bool, error) {
+	var of [2]syscall.Stat_t
+	for i, path := range []string{a, b} {
+		if err := syscall.Stat(path, &of[i]); err != nil {
+			return false, err
+		}
+	}
+	return of[0].Dev == of[1].Dev, nil
 }
 
 func space(path string) (free, total int64, err error) {
@@ -93,13 +122,13 @@ func (e *examination) judgeLogDisk(place string, free, total int64) {
 	})
 }
 
-// daysLeft is how long the disk lasts at the rate at which the database has grown since the earlier run.
+// daysLeft is how long the disk lasts at the rate at which the database has grown.
 func (e *examination) daysLeft(free int64) (daily, days float64) {
-	before, ok := e.earlier(e.object(), "size")
-	if !ok || e.since() < apart {
+	b, ok := e.bases[e.object()]
+	if !ok || b.age < apart {
 		return 0, 0
 	}
-	daily = (float64(e.bytes) - before) / (e.since().Hours() / 24)
+	daily = (float64(e.bytes) - b.size) / (b.age.Hours() / 24)
 	if daily <= 0 {
 		return 0, 0
 	}

@@ -17,16 +17,21 @@ type session struct {
 	Open, Idle        float64 // seconds since its transaction began, and since it last did anything
 	Snapshot          int64   // age of backend_xmin, in transactions
 	Holds             bool    // a snapshot, or a transaction number
+	Hidden            bool    // this role can see no more of it
+	Building          bool    // an index
 }
 
-// sessionsQuery leaves out vacuum, whose snapshots hold nothing back, and the doctor's own reading.
+// sessionsQuery leaves out vacuum, whose snapshots hold nothing back, and the doctor's own reading. Of other roles' sessions
+// everybody may see the snapshot's age, but not since when or what for.
 const sessionsQuery = `SELECT pid, coalesce(usename, '')::text, coalesce(application_name, ''), coalesce(state, ''),
-  extract(epoch FROM clock_timestamp() - xact_start)::float8, coalesce(extract(epoch FROM clock_timestamp() - state_change), 0)::float8,
-  coalesce(age(backend_xmin), 0)::bigint, backend_xmin IS NOT NULL OR backend_xid IS NOT NULL
+  coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8, coalesce(extract(epoch FROM clock_timestamp() - state_change), 0)::float8,
+  coalesce(age(backend_xmin), 0)::bigint, backend_xmin IS NOT NULL OR backend_xid IS NOT NULL, xact_start IS NULL,
+  pid IN (SELECT pid FROM pg_stat_progress_create_index)
 FROM pg_stat_activity
-WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type NOT IN ('autovacuum worker', 'parallel worker', 'walsender')
+WHERE datname = current_database() AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL AND usesysid IS NOT NULL) AND pid <> pg_backend_pid()
+  AND coalesce(backend_type, '') NOT IN ('autovacuum worker', 'parallel worker', 'walsender')
   AND coalesce(application_name, '') NOT LIKE 'synapse-doctor/%' AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
-ORDER BY xact_start, pid LIMIT 50`
+ORDER BY greatest(age(backend_xmin), 0) DESC, xact_start, pid LIMIT 200`
 
 // hiddenQuery counts the sessions in this database of which this role sees no more than that they are there.
 const hiddenQuery = `SELECT count(*) FROM pg_stat_activity
@@ -164,6 +169,9 @@ func (s session) idle() bool {
 // old reports whether it holds something back that it should have let go.
 func (e *examination) old(s session) bool {
 	held := float64(s.Snapshot) >= e.threshold(heldBack)
+	if s.Hidden {
+		return held
+	}
 	if s.idle() {
 		return held || s.Idle >= e.threshold(idleMinutes)*60
 	}
@@ -173,6 +181,12 @@ func (e *examination) old(s session) bool {
 func (e *examination) judgeSession(s session) (doctor.Finding, bool) {
 	if !e.old(s) {
 		return doctor.Finding{}, false
+	}
+	switch {
+	case s.Building:
+		return e.buildingFinding(s), true
+	case s.Hidden:
+		return e.hiddenFinding(s), true
 	}
 	if s.idle() {
 		harm := "its locks stay, and with its next query it holds back vacuum"
@@ -202,6 +216,42 @@ func (e *examination) judgeSession(s session) (doctor.Finding, bool) {
 	}, true
 }
 
+// hiddenFinding is about a session of which no more can be seen than what it holds.
+func (e *examination) hiddenFinding(s session) doctor.Finding {
+	return doctor.Finding{
+		Code: OldSnapshot, Severity: doctor.Warning, Object: s.object(),
+		Summary: fmt.Sprintf("The %s, which this role can't look into, holds a snapshot from %s transactions ago: no row that died since then can be removed, in any table.",
+			s.who(), number(float64(s.Snapshot))),
+		Observed: fmt.Sprintf("its snapshot is %d transactions old", s.Snapshot),
+		Expected: fmt.Sprintf("less than %s transactions", number(e.threshold(heldBack))),
+		Remedy: "See what it does, as an administrator, or give the doctor --admin-dsn:\n\n" +
+			fmt.Sprintf("    SELECT usename, application_name, state, now() - xact_start AS open, query FROM pg_stat_activity WHERE pid = %d;\n\n", s.PID) +
+			"If it is a backup or the build of an index, let it finish. If nobody waits for it, end it:\n\n" + fmt.Sprintf("    SELECT pg_terminate_backend(%d);", s.PID),
+		Evidence: map[string]string{"role": s.User, "application_name": s.Application, "age of its snapshot": fmt.Sprintf("%d transactions", s.Snapshot)},
+	}
+}
+
+// builds says that it builds an index, and for how long, where that can be seen.
+func (s session) builds() string {
+	if s.Hidden {
+		return s.who() + " is building an index"
+	}
+	return s.who() + " has been building an index for " + age(seconds(s.Open))
+}
+
+// buildingFinding is about the build of an index, which is of use and takes as long as it takes; Synapse builds its own so.
+func (e *examination) buildingFinding(s session) doctor.Finding {
+	return doctor.Finding{
+		Code: OldSnapshot, Severity: doctor.Info, Object: s.object(),
+		Summary:  fmt.Sprintf("The %s: let it finish. Rows that died since it began may have to stay until then.", s.builds()),
+		Observed: fmt.Sprintf("its snapshot is %d transactions old", s.Snapshot),
+		Expected: fmt.Sprintf("less than %.0f hours and %s transactions", e.threshold(snapshotHours), number(e.threshold(heldBack))),
+		Remedy: "Let it finish: cancelled, it leaves an index that is not valid, and has to be begun anew. See how far it is:\n\n" +
+			fmt.Sprintf("    SELECT index_relid::regclass, phase, blocks_done, blocks_total, lockers_done, lockers_total FROM pg_stat_progress_create_index WHERE pid = %d;", s.PID),
+		Evidence: s.evidence(),
+	}
+}
+
 func (e *examination) judgePrepared(p prepared) (doctor.Finding, bool) {
 	if p.Age < e.threshold(preparedMinutes)*60 && float64(p.Held) < e.threshold(heldBack) {
 		return doctor.Finding{}, false
@@ -216,6 +266,9 @@ func (e *examination) judgePrepared(p prepared) (doctor.Finding, bool) {
 		Evidence: map[string]string{"owner": p.Owner, "age": fmt.Sprintf("%d transactions", p.Held)},
 	}, true
 }
+
+// live reports whether it still keeps something.
+func (s slot) live() bool { return s.Status != "lost" && s.Invalidated == "" }
 
 func (e *examination) judgeSlot(s slot) (doctor.Finding, bool) {
 	kept := 0.0
@@ -239,7 +292,7 @@ func (e *examination) judgeSlot(s slot) (doctor.Finding, bool) {
 	f.Expected = fmt.Sprintf("in use, or less than %s", size(e.threshold(slotWAL)))
 	held := float64(s.Held) >= e.threshold(heldBack)
 	switch {
-	case s.Status == "lost" || s.Invalidated != "":
+	case !s.live():
 		f.Summary = fmt.Sprintf("The replication slot %s is lost: what it should have kept is gone, and what used it can't go on.", s.Name)
 		f.Observed, f.Expected = "wal_status is lost", "no such slot"
 		if s.Invalidated != "" {

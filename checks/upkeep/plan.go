@@ -65,7 +65,7 @@ func (p *planner) look(ctx context.Context) error {
 		}
 		all, err := readTables(ctx, tx, true)
 		for _, t := range all {
-			if t.XID > e.server.FreezeMaxAge || t.Multixact > e.server.MultixactMaxAge {
+			if t.XID > min(e.server.FreezeMaxAge, e.limit(e.server.FreezeMaxAge)) || t.Multixact > min(e.server.MultixactMaxAge, e.limit(e.server.MultixactMaxAge)) {
 				p.oldest = append(p.oldest, t)
 			}
 		}
@@ -179,10 +179,9 @@ func (p *planner) vacuum(mode, verb string, findings []doctor.Finding, tables []
 	}
 	admin = admin && slices.ContainsFunc(mine, func(t table) bool { return !t.MayVacuum })
 	var bytes int64
-	var statements, names []string
+	var statements []string
 	for _, t := range mine {
 		bytes += t.Total
-		names = append(names, t.object().Name)
 		statements = append(statements, statement(mode, identifier(t.Schema, t.Name)))
 	}
 	if mode == modeAnalyze {
@@ -194,8 +193,9 @@ func (p *planner) vacuum(mode, verb string, findings []doctor.Finding, tables []
 			plan.Requires = append(plan.Requires, doctor.RequireAdmin)
 		}
 		plan.Steps = append(plan.Steps, doctor.Step{Title: plan.Title, Operation: &doctor.OperationStep{
-			Name: opVacuum, Params: params(p.db.Label, mode, admin, mine), Effects: doctor.Effects{Tables: names}, Statements: statements, Stops: true,
-			Resumes: "from the table at which it was interrupted",
+			// No row is changed: it has no effects that would have to be settled before anything else may be done.
+			Name: opVacuum, Params: params(p.db.Label, mode, admin, mine), Statements: statements, Stops: true,
+			Resumes: "not after an interruption: run the fix again; where the doctor was killed, the next run goes on with the table at which it was",
 		}})
 	}
 	var foreign []string

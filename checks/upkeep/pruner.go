@@ -39,7 +39,10 @@ func (p pruner) query() string {
 		p.time, p.table, p.by, lookAhead)
 }
 
-const overdueMeasure = "overdue-rows"
+const (
+	overdueMeasure    = "overdue-rows"
+	overdueForMeasure = "overdue-for"
+)
 
 func (e *examination) lookAtPruners(ctx context.Context, tx pgx.Tx) error {
 	for _, p := range pruners {
@@ -74,10 +77,15 @@ func (e *examination) lookAtPruner(ctx context.Context, tx pgx.Tx, p pruner) err
 		Remedy:   prunerRemedy,
 		Evidence: map[string]string{"size": size(float64(e.known[p.table].Bytes))},
 	}
+	var late time.Duration
+	if measured && before.Value >= e.threshold(prunerRows) {
+		late = e.stalledFor(object, overdueForMeasure, before)
+	}
+	e.measure(doctor.Measure{Object: object, Name: overdueForMeasure, Value: float64(int64(late.Seconds())), Unit: "fingerprint"})
 	// Just started, or just restored, a homeserver has not had the time yet.
-	if measured && before >= e.threshold(prunerRows) && e.since() >= apart {
+	if late >= apart {
 		f.Severity = doctor.Warning
-		f.Summary += " So it was " + age(e.since()) + " ago."
+		f.Summary += " So it was " + age(late) + " ago."
 	}
 	e.find(f)
 	return nil

@@ -126,13 +126,22 @@ func (e *examination) unreferencedGroups() *reading {
 	if e.has("state_groups_persisting", "state_group") {
 		r.faulty += ` AND NOT EXISTS (SELECT FROM state_groups_persisting p WHERE p.state_group = r.id)`
 	}
+	main := e.target.Main()
+	if main != nil && main.Label == e.db.Label {
+		r.needs["event_to_state_groups"], r.by["event_to_state_groups"] = []string{"state_group"}, "state_group"
+	}
 	r.filter = func(ctx context.Context, faulty []string) (left []string, err error) {
-		main := e.target.Main()
 		if main == nil || !main.Meets.Has(doctor.NeedsPostgres) {
 			return nil, fmt.Errorf("the main database, whose events refer to them, can't be asked")
 		}
 		err = main.Read(ctx, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, deepSettings, "off"); err != nil {
+			whole := r.hashes
+			if main.Label != e.db.Label {
+				if whole, err = readWhole(ctx, tx, "event_to_state_groups", "state_group"); err != nil {
+					return err
+				}
+			}
+			if _, err := tx.Exec(ctx, deepSettings, map[bool]string{true: "on", false: "off"}[whole]); err != nil {
 				return err
 			}
 			rows, err := tx.Query(ctx, `SELECT g::text FROM unnest($1::text[]::bigint[]) g WHERE NOT EXISTS (SELECT FROM event_to_state_groups e WHERE e.state_group = g)`, faulty)
@@ -145,4 +154,17 @@ func (e *examination) unreferencedGroups() *reading {
 		return left, err
 	}
 	return r
+}
+
+// readWhole reports whether a table of the main database has to be read as a whole, because its rows can't be looked up by the
+// column. It is an error where that is a large one, of which each row would be looked for in all of it.
+func readWhole(ctx context.Context, tx pgx.Tx, table, column string) (bool, error) {
+	of := &examination{}
+	if err := of.lookAtKnown(ctx, tx); err != nil || of.leads(table, column) {
+		return false, err
+	}
+	if !of.has(table, column) || of.known[table].Bytes > small {
+		return false, fmt.Errorf("%s in the main database has no index that begins with %s", table, column)
+	}
+	return true, nil
 }

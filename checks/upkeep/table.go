@@ -39,12 +39,13 @@ func (t table) object() doctor.Object {
 
 func (t table) name() string { return name(t.Schema, t.Name) }
 
-// tablesQuery asks nothing of the tables themselves. The size of one that somebody has to himself, or an index of which
-// somebody has, can't be asked without waiting; there the pages at the last vacuum have to do. The view pg_stats has rows
+// tablesQuery asks nothing of the tables themselves. The size of one that somebody has to himself, or of which somebody has an index
+// or what is stored out of line, can't be asked without waiting; there the pages at the last vacuum have to do. The view pg_stats has rows
 // only of tables that the login may read.
 const tablesQuery = `WITH held AS MATERIALIZED (SELECT l.relation FROM pg_locks l WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
     AND l.pid <> pg_backend_pid() AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())),
-  taken AS MATERIALIZED (SELECT relation AS oid FROM held UNION SELECT indrelid FROM pg_index WHERE indexrelid IN (SELECT relation FROM held)),
+  whole AS MATERIALIZED (SELECT relation AS oid FROM held UNION SELECT indrelid FROM pg_index WHERE indexrelid IN (SELECT relation FROM held)),
+  taken AS MATERIALIZED (SELECT oid FROM whole UNION SELECT oid FROM pg_class WHERE reltoastrelid IN (SELECT oid FROM whole)),
   analyzed AS MATERIALIZED (SELECT DISTINCT schemaname, tablename FROM pg_stats)
 SELECT c.oid, n.nspname::text, c.relname::text,
   CASE WHEN t.oid IS NOT NULL THEN c.relpages::bigint * current_setting('block_size')::int ELSE coalesce(pg_relation_size(c.oid), 0) END,
@@ -158,11 +159,12 @@ func (e *examination) offFinding(t table) doctor.Finding {
 
 // judgeDead speaks of what autovacuum should have removed: by default it begins when a fifth of the rows is dead.
 func (e *examination) judgeDead(t table) (doctor.Finding, bool) {
-	all := t.Live + t.Dead
-	if all == 0 {
+	// After a crash, a failover, or a reset of the statistics, the counters know only of what has been changed since.
+	all := max(float64(t.Live+t.Dead), t.Rows)
+	if all <= 0 || !t.HasStatistics && t.Vacuumed == nil && t.Analyzed == nil { // which is a finding of its own
 		return doctor.Finding{}, false
 	}
-	share := 100 * float64(t.Dead) / float64(all)
+	share := 100 * float64(t.Dead) / all
 	e.measure(doctor.Measure{Object: t.object(), Name: "dead-rows", Value: share, Unit: "percent"})
 	if share < e.threshold(deadShare) {
 		return doctor.Finding{}, false
@@ -170,7 +172,7 @@ func (e *examination) judgeDead(t table) (doctor.Finding, bool) {
 	f := doctor.Finding{
 		Code: DeadRows, Severity: doctor.Warning, Object: t.object(), Fixable: true,
 		Summary:  fmt.Sprintf("%.0f %% of the rows of %s are dead: every query over it reads past them, and it grows more than it would have to.", share, t.Name),
-		Observed: fmt.Sprintf("%s dead rows beside %s live ones, %s", number(float64(t.Dead)), number(float64(t.Live)), e.vacuumed(t)),
+		Observed: fmt.Sprintf("%s dead rows beside %s live ones, %s", number(float64(t.Dead)), number(all-float64(t.Dead)), e.vacuumed(t)),
 		Expected: fmt.Sprintf("fewer than %.0f %%; autovacuum begins at 20 %% by default", e.threshold(deadShare)),
 		Remedy: "Vacuum it, while Synapse goes on running; the space is used again, but not given back to the disk:\n\n    synapse-doctor fix upkeep\n\nor:\n\n" +
 			fmt.Sprintf("    VACUUM (ANALYZE, VERBOSE) %s;\n\n", t.name()) +
@@ -255,7 +257,8 @@ const shownTables = 12
 
 // measureTables tells the sizes, and what is remarkable about them.
 func (e *examination) measureTables() {
-	e.measure(doctor.Measure{Object: e.object(), Name: "size", Value: float64(e.bytes), Unit: "bytes"})
+	e.measure(doctor.Measure{Object: e.object(), Name: sizeMeasure, Value: float64(e.bytes), Unit: "bytes"})
+	e.takeBase(e.object(), float64(e.bytes))
 	for i, t := range e.tables {
 		a, known := advice[t.Name]
 		if i >= shownTables && (!known || a.history || t.Schema != "public") {
@@ -265,7 +268,7 @@ func (e *examination) measureTables() {
 		if e.bytes > 0 {
 			share = 100 * float64(t.Total) / float64(e.bytes)
 		}
-		e.measure(doctor.Measure{Object: t.object(), Name: "size", Value: float64(t.Total), Unit: "bytes"})
+		e.measure(doctor.Measure{Object: t.object(), Name: sizeMeasure, Value: float64(t.Total), Unit: "bytes"})
 		e.measure(doctor.Measure{Object: t.object(), Name: "share", Value: float64(int(share*10+0.5)) / 10, Unit: "percent"})
 		if t.Rows >= 0 {
 			e.measure(doctor.Measure{Object: t.object(), Name: "rows", Value: t.Rows, Unit: "rows"})
@@ -296,20 +299,14 @@ func (e *examination) judgeShare(t table, share float64) {
 	})
 }
 
-// apart is how far two runs must be from each other for their difference to mean anything.
-const apart = 24 * time.Hour
-
-// month is what growth is told for.
-const month = 30 * 24 * time.Hour
-
 func (e *examination) judgeGrowth(t table) {
-	before, ok := e.earlier(t.object(), "size")
-	if !ok || before <= 0 || e.since() < apart {
+	b, ok := e.takeBase(t.object(), float64(t.Total))
+	if !ok || b.age < apart {
 		return
 	}
-	grown := float64(t.Total) - before
-	monthly := grown * float64(month) / float64(e.since())
-	if 100*monthly/before < e.threshold(growth) {
+	grown := float64(t.Total) - b.size
+	monthly := grown * float64(month) / float64(b.age)
+	if 100*monthly/b.size < e.threshold(growth) {
 		return
 	}
 	remedy := "See what fills it. If it is to be so (a new large room, many new users), make sure that the disk lasts."
@@ -318,10 +315,10 @@ func (e *examination) judgeGrowth(t table) {
 	}
 	e.find(doctor.Finding{
 		Code: TableGrows, Severity: doctor.Info, Object: t.object(),
-		Summary:  fmt.Sprintf("%s has grown by %s in %s, which makes %.0f %% in a month.", t.Name, size(grown), age(e.since()), 100*monthly/before),
-		Observed: fmt.Sprintf("%s, and %s before", size(float64(t.Total)), size(before)),
+		Summary:  fmt.Sprintf("%s has grown by %s in %s, which makes %.0f %% in a month.", t.Name, size(grown), age(b.age), 100*monthly/b.size),
+		Observed: fmt.Sprintf("%s, and %s before", size(float64(t.Total)), size(b.size)),
 		Expected: fmt.Sprintf("growth of less than %.0f %% in 30 days", e.threshold(growth)),
 		Remedy:   remedy,
-		Evidence: map[string]string{"measured before": e.target.Earlier.At.UTC().Format(time.RFC3339), "in 30 days": size(monthly)},
+		Evidence: map[string]string{"compared with": e.now.Add(-b.age).UTC().Format(time.RFC3339), "in 30 days": size(monthly)},
 	})
 }

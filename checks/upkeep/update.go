@@ -40,11 +40,11 @@ const (
 	queuedMeasure      = "queued"
 	fingerprintMeasure = "fingerprint"
 	positionMeasure    = "position"
+	stalledMeasure     = "stalled-for"
 )
 
 func (e *examination) lookAtUpdates(ctx context.Context, tx pgx.Tx) error {
-	worked, err := e.worked(ctx, tx)
-	if err != nil || !e.readable("background_updates", "update_name", "progress_json", "depends_on", "ordering") {
+	if err := e.lookAtPosition(ctx, tx); err != nil || !e.readable("background_updates", "update_name", "progress_json", "depends_on", "ordering") {
 		return err
 	}
 	updates, err := collect[update](ctx, tx, updatesQuery)
@@ -55,29 +55,50 @@ func (e *examination) lookAtUpdates(ctx context.Context, tx pgx.Tx) error {
 	before, ok := e.earlier(queue, fingerprintMeasure)
 	e.measure(doctor.Measure{Object: queue, Name: queuedMeasure, Value: float64(len(updates))})
 	e.measure(doctor.Measure{Object: queue, Name: fingerprintMeasure, Value: now, Unit: "fingerprint"})
-	if !ok || before != now || !worked || e.since() < hours(e.threshold(updateHours)) {
+	if !ok || before.Value != now {
 		return nil
 	}
 	building, err := buildsIndex(ctx, tx)
-	if err != nil || building {
+	if err != nil {
 		return err
 	}
-	e.find(e.stuck(updates))
+	stalled := e.stalledFor(queue, stalledMeasure, before)
+	if building {
+		was, _ := e.earlier(queue, stalledMeasure)
+		stalled = seconds(was.Value)
+	}
+	e.measure(doctor.Measure{Object: queue, Name: stalledMeasure, Value: float64(int64(stalled.Seconds())), Unit: "seconds"})
+	if building || stalled == 0 || stalled < hours(e.threshold(updateHours)) {
+		return nil
+	}
+	e.find(e.stuck(updates, stalled))
 	return nil
 }
 
-// worked reports whether Synapse has stored an event since the earlier run.
-func (e *examination) worked(ctx context.Context, tx pgx.Tx) (bool, error) {
-	if !e.has("events", "stream_ordering") || !e.leads("events", "stream_ordering") {
-		return false, nil
-	}
+// lookAtPosition finds out whether Synapse has stored an event since the earlier run. Events are in the main database.
+func (e *examination) lookAtPosition(ctx context.Context, tx pgx.Tx) error {
 	var last int64
-	if err := tx.QueryRow(ctx, maxOrdering).Scan(&last); err != nil {
-		return false, err
+	switch main := e.target.Main(); {
+	case e.db.Holds("main") && e.leads("events", "stream_ordering"):
+		if err := tx.QueryRow(ctx, maxOrdering).Scan(&last); err != nil {
+			return err
+		}
+	case !e.db.Holds("main") && main != nil && main.Meets.Has(doctor.NeedsSynapse):
+		if err := main.Read(ctx, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, lookupSettings); err != nil {
+				return err
+			}
+			return tx.QueryRow(ctx, maxOrdering).Scan(&last)
+		}); err != nil {
+			return err
+		}
+	default:
+		return nil
 	}
 	before, ok := e.earlier(stream, positionMeasure)
 	e.measure(doctor.Measure{Object: stream, Name: positionMeasure, Value: float64(last)})
-	return ok && float64(last) > before, nil
+	e.worked = ok && float64(last) > before.Value
+	return nil
 }
 
 // buildsIndex: while an index is built, for hours perhaps, an update that waits for it records nothing.
@@ -89,7 +110,7 @@ func buildsIndex(ctx context.Context, tx pgx.Tx) (building bool, err error) {
 func hours(n float64) time.Duration { return time.Duration(n * float64(time.Hour)) }
 
 // stuck names the update at which the queue stands: the first that waits for none that is queued.
-func (e *examination) stuck(updates []update) doctor.Finding {
+func (e *examination) stuck(updates []update, stalled time.Duration) doctor.Finding {
 	queued := map[string]bool{}
 	for _, u := range updates {
 		queued[u.Name] = true
@@ -107,8 +128,8 @@ func (e *examination) stuck(updates []update) doctor.Finding {
 	}
 	f := doctor.Finding{
 		Code: UpdateStuck, Severity: doctor.Warning, Object: doctor.Object{Kind: "background update", Name: head.Name},
-		Summary:  fmt.Sprintf("Background updates get nowhere: none of %d has got on in %s, though Synapse has worked. %s is the next.", len(updates), age(e.since()), head.Name),
-		Observed: "progress_json is what it was " + age(e.since()) + " ago",
+		Summary:  fmt.Sprintf("Background updates get nowhere: none of %d has got on in %s, though Synapse has worked. %s is the next.", len(updates), age(stalled), head.Name),
+		Observed: "progress_json is what it was " + age(stalled) + " ago",
 		Expected: fmt.Sprintf("progress within %.0f hours", e.threshold(updateHours)),
 		Remedy: "See whether they have been turned off, and what Synapse says of them:\n\n" +
 			"    curl -H \"Authorization: Bearer TOKEN\" https://SERVER/_synapse/admin/v1/background_updates/status\n\n" +

@@ -142,11 +142,14 @@ type examination struct {
 	tables   []table // the largest first
 	bytes    int64   // of all tables
 	known    map[string]*known
+	bases    map[doctor.Object]base
+	worked   bool // Synapse has stored an event since the earlier run
 	measures int
 	hidden   int      // sessions of other roles that this role can't look into
 	read     []string // what --deep has read
 	left     []leftOut
 	notDeep  []string // what only --deep reads, because it is large
+	notes    []string // what else was not looked at, of which nothing can be made out here
 }
 
 func (e *examination) run(ctx context.Context) error {
@@ -215,17 +218,16 @@ func (e *examination) measure(m doctor.Measure) {
 }
 
 // earlier is what the earlier run measured under the same name.
-func (e *examination) earlier(object doctor.Object, name string) (float64, bool) {
-	m, ok := e.target.Earlier.Find(doctor.MeasureKey{Check: checkID, Database: e.db.Label, Object: object, Name: name})
-	return m.Value, ok
+func (e *examination) earlier(object doctor.Object, name string) (doctor.Measure, bool) {
+	return e.target.Earlier.Find(doctor.MeasureKey{Check: checkID, Database: e.db.Label, Object: object, Name: name})
 }
 
-// since is how long ago the earlier run was; 0 when there was none.
-func (e *examination) since() time.Duration {
-	if e.target.Earlier.At.IsZero() {
+// since is how long ago a measure was taken. Other checks, and runs of another database, have times of their own.
+func (e *examination) since(m doctor.Measure) time.Duration {
+	if m.At.IsZero() {
 		return 0
 	}
-	return e.now.Sub(e.target.Earlier.At)
+	return max(e.now.Sub(m.At), 0)
 }
 
 // leftOut is what was to be looked at and was not.
@@ -266,6 +268,7 @@ func (e *examination) coverage() string {
 	if len(e.notDeep) > 0 {
 		parts = append(parts, "only with --deep, because it is large: "+strings.Join(e.notDeep, ", "))
 	}
+	parts = append(parts, e.notes...)
 	if len(e.left) > 0 {
 		parts = append(parts, "left out: "+leftOuts(e.left, 20))
 	}

@@ -3,6 +3,7 @@ package upkeep
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -199,11 +200,11 @@ var faults = []struct {
 	{name: "an option that says on", breaks: `ALTER TABLE users SET (autovacuum_enabled = on, autovacuum_vacuum_scale_factor = 0.01)`, mends: `ALTER TABLE users RESET (autovacuum_enabled)`},
 	{name: "never analyzed", breaks: `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 10000) i`, mends: `DROP TABLE big`, set: map[string]float64{"analyze-from": 1e6},
 		want: "warning upkeep/never-analyzed database *"},
-	{name: "dead rows", breaks: `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; DELETE FROM big WHERE i > 800`, mends: `DROP TABLE big`,
+	{name: "dead rows", breaks: `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; ANALYZE big; DELETE FROM big WHERE i > 800`, mends: `DROP TABLE big`,
 		set: map[string]float64{"large-table": 200000}, want: "warning upkeep/dead-rows table big"},
-	{name: "fewer dead rows", breaks: `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; DELETE FROM big WHERE i > 1300`, mends: `DROP TABLE big`,
-		set: map[string]float64{"large-table": 200000}},
-	{name: "dead rows of a table that is not large", breaks: `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; DELETE FROM big WHERE i > 800`, mends: `DROP TABLE big`},
+	{name: "fewer dead rows", breaks: `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; ANALYZE big; DELETE FROM big WHERE i > 1300`, mends: `DROP TABLE big`,
+		set: map[string]float64{"large-table": 200000, "changed-rows": 1000}},
+	{name: "dead rows of a table that is not large", breaks: `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; ANALYZE big; DELETE FROM big WHERE i > 800`, mends: `DROP TABLE big`},
 	{name: "changed since it was analyzed", breaks: `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; ANALYZE big; UPDATE big SET i = -i WHERE i < 1200`, mends: `DROP TABLE big`,
 		set: map[string]float64{"large-table": 200000}, want: "warning upkeep/statistics-old table big"},
 	{name: "a table known to swell", set: map[string]float64{"share-from": 200000, "table-share": 10}, mends: `DELETE FROM device_inbox WHERE user_id = '@a:test.example'; VACUUM device_inbox`,
@@ -285,6 +286,22 @@ func TestEachFaultIsFoundAlone(t *testing.T) {
 	find(t, target(db, nil)).want(t)
 }
 
+// A crash, a failover or a reset loses what was counted: what is dead since then is no share of the table.
+func TestCountersThatWereLostMakeNoDeadTable(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; ANALYZE big`)
+	db.AdminExec(t, `SELECT pg_stat_reset()`)
+	db.Exec(t, `DELETE FROM big WHERE i > 1900`)
+	set := map[string]float64{"large-table": 200000}
+	c := find(t, target(db, set))
+	c.want(t)
+	if v, ok := c.measured("table", "big", "dead-rows"); !ok || v != 5 {
+		t.Errorf("%v %% of the rows are dead", v)
+	}
+	db.Exec(t, `CREATE TABLE bare AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; DELETE FROM bare WHERE i > 800`)
+	find(t, target(db, set)).want(t) // of which never-analyzed would speak
+}
+
 // open begins a transaction, with a snapshot, in a session of its own.
 func open(t *testing.T, db *pgtest.DB, sql string) *pgx.Conn {
 	t.Helper()
@@ -321,6 +338,26 @@ func TestWhatHoldsVacuumBackIsFound(t *testing.T) {
 			want(t, fmt.Sprintf("warning upkeep/old-snapshot session pid %d", conn.PgConn().PID()))
 		db.AdminExec(t, fmt.Sprintf(`SELECT pg_terminate_backend(%d)`, conn.PgConn().PID()))
 		<-done
+	})
+	t.Run("the build of an index", func(t *testing.T) {
+		conn := db.Conn(t)
+		db.Exec(t, `CREATE FUNCTION slow(n bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN n; END'`)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			conn.Exec(t.Context(), `CREATE INDEX building ON users (slow(creation_ts))`)
+		}()
+		watcher := db.Conn(t)
+		for n := 0; n == 0; {
+			if err := watcher.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_progress_create_index JOIN pg_stat_activity USING (pid) WHERE backend_xmin IS NOT NULL`).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		find(t, target(db, map[string]float64{"old-snapshot": 0})).
+			want(t, fmt.Sprintf("info upkeep/old-snapshot session pid %d", conn.PgConn().PID()))
+		db.AdminExec(t, fmt.Sprintf(`SELECT pg_terminate_backend(%d)`, conn.PgConn().PID()))
+		<-done
+		db.Exec(t, `DROP FUNCTION slow`)
 	})
 	t.Run("many transactions", func(t *testing.T) {
 		conn := open(t, db, `BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM users`)
@@ -369,6 +406,12 @@ func TestASlotThatHoldsRowsOrIsLostIsFound(t *testing.T) {
 		c.want(t, "warning upkeep/slot-keeps-wal replication slot bridge")
 		if !strings.Contains(c.found[0].Summary, "keeps dead rows") {
 			t.Error(c.found[0].Summary)
+		}
+		held := target(db, map[string]float64{"held-back": 3})
+		defer held.Close()
+		v := &vacuumer{db: held.Databases[0], watched: held.Databases[0], mode: modeVacuum, host: &host{}}
+		if err := v.nobodyHolds(t.Context(), held); err == nil || !strings.Contains(err.Error(), "replication slot bridge") {
+			t.Errorf("vacuum would begin: %v", err)
 		}
 	})
 	t.Run("lost", func(t *testing.T) {
@@ -440,6 +483,14 @@ func TestSessionsThatCannotBeSeenAreSaid(t *testing.T) {
 	if !strings.Contains(c.covered, "what 1 session of other roles") {
 		t.Errorf("covered: %s", c.covered)
 	}
+	for range 5 {
+		db.Exec(t, `SELECT txid_current()`)
+	}
+	held := find(t, target(db, map[string]float64{"held-back": 5})) // the age of its snapshot is no secret
+	held.want(t, fmt.Sprintf("warning upkeep/old-snapshot session pid %d", admin.PgConn().PID()))
+	if !strings.Contains(held.found[0].Summary, "which this role can't look into") {
+		t.Error(held.found[0].Summary)
+	}
 	c = find(t, withAdmin(target(db, set), db))
 	c.want(t, fmt.Sprintf("warning upkeep/idle-in-transaction session pid %d", admin.PgConn().PID()))
 	if strings.Contains(c.covered, "other roles") {
@@ -482,8 +533,15 @@ func TestTheEndOfTheNumbersIsAnError(t *testing.T) {
 
 // earlier is what a run measured, as the run after it is handed it.
 func (c *collector) earlier(ago time.Duration) doctor.Earlier {
-	return doctor.Earlier{At: time.Now().Add(-ago), Measures: c.measures}
+	measures := slices.Clone(c.measures)
+	for i := range measures {
+		measures[i].At = time.Now().Add(-ago).Truncate(time.Second)
+	}
+	return doctor.NewEarlier(append(measures, doctor.Measure{Check: "another", Database: "main", Name: "n", At: time.Now()})) // whose run was just now
 }
+
+// newEvent shows that Synapse has worked.
+const newEvent = `INSERT INTO events (topological_ordering, event_id, type, room_id, processed, outlier, stream_ordering) VALUES (1, '$new', 'm', '!room1:test.example', true, false, 9999)`
 
 func TestGrowthIsToldAgainstTheEarlierRun(t *testing.T) {
 	db := fixture(t)
@@ -498,6 +556,13 @@ func TestGrowthIsToldAgainstTheEarlierRun(t *testing.T) {
 	after = target(db, set)
 	after.Earlier = before.earlier(time.Hour)
 	find(t, after).want(t) // what an hour shows is chance
+	after = target(db, set)
+	after.Earlier = before.earlier(11 * time.Hour)
+	half := find(t, after)
+	half.want(t)
+	after = target(db, set)
+	after.Earlier = half.earlier(11 * time.Hour)
+	find(t, after).want(t, "info upkeep/table-grows table swelling") // against the run before that
 }
 
 func TestUpdatesThatGetNowhereAreFound(t *testing.T) {
@@ -519,7 +584,7 @@ func TestUpdatesThatGetNowhereAreFound(t *testing.T) {
 			later := target(db, nil)
 			later.Earlier = before.earlier(c.ago)
 			find(t, later).want(t) // Synapse has not worked since
-			db.Exec(t, `INSERT INTO events (topological_ordering, event_id, type, room_id, processed, outlier, stream_ordering) VALUES (1, '$new', 'm', '!room1:test.example', true, false, 9999);`+c.then)
+			db.Exec(t, newEvent+`; `+c.then)
 			later = target(db, nil)
 			later.Earlier = before.earlier(c.ago)
 			var want []string
@@ -536,7 +601,7 @@ func TestAnUpdateThatBuildsAnIndexIsNotStuck(t *testing.T) {
 	db := fixture(t)
 	db.Exec(t, `INSERT INTO background_updates VALUES ('a', '{}', NULL, 1)`)
 	before := find(t, target(db, nil))
-	db.Exec(t, `INSERT INTO events (topological_ordering, event_id, type, room_id, processed, outlier, stream_ordering) VALUES (1, '$new', 'm', '!room1:test.example', true, false, 9999)`)
+	db.Exec(t, newEvent)
 	later := func() *collector {
 		later := target(db, nil)
 		later.Earlier = before.earlier(48 * time.Hour)
@@ -567,6 +632,10 @@ func TestALockedTableHoldsNothingUp(t *testing.T) {
 	db := fixture(t)
 	db.Exec(t, `VACUUM event_json`)
 	db.Exec(t, `ALTER TABLE users SET (autovacuum_enabled = off)`)
+	// The index of what is stored out of line, which only an administrator can name.
+	if _, err := db.AdminConn(t).Exec(t.Context(), `BEGIN; DO $$ BEGIN EXECUTE 'REINDEX INDEX pg_toast.' || (SELECT relname || '_index' FROM pg_class WHERE oid = (SELECT reltoastrelid FROM pg_class WHERE oid = 'pushers'::regclass)); END $$`); err != nil {
+		t.Fatal(err)
+	}
 	open(t, db, `BEGIN; LOCK TABLE event_json IN ACCESS EXCLUSIVE MODE; ALTER INDEX events_order_room SET (fillfactor = 90); DROP INDEX receipts_linearized_id`)
 	start := time.Now()
 	c := find(t, target(db, nil))
@@ -584,6 +653,10 @@ func TestAPrunerThatWasLateBeforeIsAWarning(t *testing.T) {
 	db.Exec(t, `INSERT INTO cache_invalidation_stream_by_instance SELECT i, 'master', 'f', NULL, 1700000000000 FROM generate_series(100, 700) i`)
 	before := find(t, target(db, nil))
 	later := target(db, nil)
+	later.Earlier = before.earlier(48 * time.Hour)
+	find(t, later).want(t, "info upkeep/pruner-late table cache_invalidation_stream_by_instance") // Synapse has not worked since
+	db.Exec(t, newEvent)
+	later = target(db, nil)
 	later.Earlier = before.earlier(48 * time.Hour)
 	find(t, later).want(t, "warning upkeep/pruner-late table cache_invalidation_stream_by_instance")
 }
@@ -612,6 +685,37 @@ func TestTheDiskIsLookedAtWhereItIsLocal(t *testing.T) {
 	f := find(t, grown)
 	if days, _ := c.measured("disk", db.Server.DataDir, "free"); days/1e6 < 1e4 {
 		f.want(t, "warning upkeep/disk-low disk "+db.Server.DataDir)
+	}
+}
+
+func TestDisksAreToldApart(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "pg_wal")
+	if err := os.Symlink("/proc", link); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{dir: true, link: false} {
+		if same, err := sameDisk(dir, path); err != nil || same != want {
+			t.Errorf("%s: %t, %v", path, same, err)
+		}
+	}
+	if _, err := sameDisk(dir, filepath.Join(dir, "nothing")); !unseen(err) {
+		t.Error(err)
+	}
+}
+
+// Tables of one row that are written all the time may take some room. What takes far more is said, and is no failure.
+func TestABloatedTableOfAFewRowsIsNotRead(t *testing.T) {
+	db := fixture(t)
+	db.Exec(t, `CREATE TABLE worker_locks (instance_name text, last_renewed_ts bigint); INSERT INTO worker_locks SELECT repeat('x', 100), 1700000000000 FROM generate_series(1, 50000)`)
+	find(t, target(db, nil)).want(t, "info upkeep/stale-locks table worker_locks")
+	was := mostBloated
+	mostBloated = 4 * mib
+	defer func() { mostBloated = was }()
+	c := find(t, target(db, nil))
+	c.want(t)
+	if !strings.Contains(c.covered, "not read: worker_locks, which takes ") {
+		t.Errorf("covered: %s", c.covered)
 	}
 }
 

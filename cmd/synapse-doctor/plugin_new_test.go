@@ -91,6 +91,9 @@ func updateGoMod(t *testing.T, dir string) {
 
 // TestANewPythonPluginPassesItsTests builds it, runs its tests with the real program on a real server, and lets a host ask it.
 func TestANewPythonPluginPassesItsTests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it is Python's work")
+	}
 	python := pythonWithGRPC(t)
 	if python == "" {
 		t.Skip("there is no Python with grpcio, protobuf and psycopg2")

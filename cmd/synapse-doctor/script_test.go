@@ -80,7 +80,7 @@ func TestScripts(t *testing.T) {
 	dir, files := "testdata", []string(nil)
 	if testing.Short() { // those in which something runs at the same time as something else
 		dir = ""
-		for _, name := range []string{"consent", "fix_sequence", "killed", "own_configuration", "plugins", "plugin_trust", "two_databases", "waiting"} {
+		for _, name := range []string{"consent", "fix_sequence", "plugin_trust", "two_databases", "waiting"} {
 			files = append(files, filepath.Join("testdata", name+".txtar"))
 		}
 	}

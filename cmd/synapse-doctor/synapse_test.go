@@ -48,6 +48,7 @@ func fresh(t *testing.T, h *homeserver, p patient) {
 
 	room, texts := h.traffic(t)
 	part(t, "sound while it works", p.sound)
+	part(t, "tended while it works", func(t *testing.T) { texts = tended(t, h, p, room, texts) })
 	part(t, "not mended while it works", func(t *testing.T) { refusedWhileConnected(t, h, p) })
 
 	h.stop(t)

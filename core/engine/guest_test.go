@@ -127,7 +127,16 @@ func sqlOf(statement string) func(*doctor.Plan) {
 	}
 }
 
+// oneAfterTheOther spares the race detector long tables of statements.
+func oneAfterTheOther(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("nothing runs at the same time as anything else")
+	}
+}
+
 func TestAThirdPartysPlanThatShowsMoreThanWasDeclaredIsNotMade(t *testing.T) {
+	oneAfterTheOther(t)
 	db := guestDB(t)
 	db.Exec(t, `CREATE VIEW secrets_view AS SELECT * FROM secrets; CREATE TABLE "Bridge" (id int); CREATE SCHEMA other; CREATE TABLE other.bridge (id int)`)
 	before := everything(t, db)
@@ -244,6 +253,7 @@ func TestAThirdPartysPlanThatShowsMoreThanWasDeclaredIsNotMade(t *testing.T) {
 }
 
 func TestAThirdPartysPlanThatDoesMoreThanWasDeclaredIsRolledBack(t *testing.T) {
+	oneAfterTheOther(t)
 	for name, c := range map[string]struct {
 		setup, statement, want string
 	}{
@@ -342,6 +352,7 @@ func TestAThirdPartysPlanIsHeldToTheRowsThatItNames(t *testing.T) {
 }
 
 func TestHonestStatementsOfAThirdPartyAreApplied(t *testing.T) {
+	oneAfterTheOther(t)
 	const setup = `CREATE VIEW own_view AS SELECT * FROM bridge;
 		CREATE TABLE child () INHERITS (bridge);
 		INSERT INTO child (value) VALUES (-9);

@@ -292,8 +292,7 @@ func (f page) step(s doctor.Step, r doctor.StepResult) htmlStep {
 		for _, k := range slices.Sorted(maps.Keys(o.Params)) {
 			params = append(params, k+": "+o.Params[k])
 		}
-		text(strings.Join(append([]string{"Operation " + o.Name}, params...), ", ") + ". It may change: " +
-			strings.Join(slices.Concat(o.Effects.Databases, o.Effects.Tables, o.Effects.Files), ", ") + ".")
+		text(strings.Join(append([]string{"Operation " + o.Name}, params...), ", ") + ". " + effectWords(o.Effects))
 		for _, statement := range o.Statements {
 			sql(statement)
 		}

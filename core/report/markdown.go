@@ -252,8 +252,7 @@ func (p *sheet) step(i int, s doctor.Step, r doctor.StepResult) {
 		for _, k := range slices.Sorted(maps.Keys(o.Params)) {
 			p.printf(", %s %s", escape(k), code(strings.ReplaceAll(o.Params[k], "\n", " ")))
 		}
-		p.printf(". It may change: %s.\n", escape(strings.Join(
-			slices.Concat(o.Effects.Databases, o.Effects.Tables, o.Effects.Files), ", ")))
+		p.printf(". %s\n", escape(effectWords(o.Effects)))
 		if len(o.Statements) > 0 {
 			p.printf("\nIt runs:\n")
 			p.sql(strings.Join(o.Statements, ";\n"))

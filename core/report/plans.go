@@ -679,3 +679,12 @@ func outcomes(n map[doctor.PlanStatus]int) string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+// effectWords says what an operation may change.
+func effectWords(e doctor.Effects) string {
+	names := slices.Concat(e.Databases, e.Tables, e.Files)
+	if len(names) == 0 {
+		return "It changes no row, no file and no setting."
+	}
+	return "It may change: " + strings.Join(names, ", ") + "."
+}
