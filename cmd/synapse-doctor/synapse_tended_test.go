@@ -4,6 +4,7 @@ package main_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -23,7 +24,8 @@ func tended(t *testing.T, h *homeserver, p patient, room string, texts []string)
 		"schema/missing-index of events_room_stream", "schema/missing-index of receipts_linearized_unique_index",
 		"schema/option-lost of state_groups_state.state_group",
 	}
-	if got := r.found("schema"); !slices.Equal(got, want) {
+	got := slices.DeleteFunc(r.found("schema"), func(f string) bool { return strings.HasPrefix(f, "schema/index-being-built ") }) // Synapse is new
+	if !slices.Equal(got, want) {
 		t.Errorf("found %q, want %q", got, want)
 	}
 	if got := r.found("upkeep"); !slices.Contains(got, "upkeep/autovacuum-off-on-table of event_json") {
