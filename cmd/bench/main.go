@@ -77,7 +77,7 @@ func bench(ctx context.Context, program string, rounds, long, doublings int) (er
 }
 
 func benchChecks(ctx context.Context, program string, rounds int) (err error) {
-	server, err := pgtest.New(ctx, pgtest.Config{Settings: captureSettings})
+	server, err := pgtest.New(ctx, pgtest.Config{Sound: true, Settings: captureSettings})
 	if err != nil {
 		return fmt.Errorf("start a PostgreSQL server: %w", err)
 	}

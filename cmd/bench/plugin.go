@@ -31,7 +31,7 @@ INSERT INTO user_threepids SELECT name, 'email', 'user' || creation_ts || '@exam
 `
 
 func benchPlugins(ctx context.Context, program string, rounds int) (err error) {
-	server, err := pgtest.New(ctx, pgtest.Config{})
+	server, err := pgtest.New(ctx, pgtest.Config{Sound: true})
 	if err != nil {
 		return fmt.Errorf("start a PostgreSQL server: %w", err)
 	}
