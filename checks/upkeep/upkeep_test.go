@@ -286,12 +286,26 @@ func TestEachFaultIsFoundAlone(t *testing.T) {
 	find(t, target(db, nil)).want(t)
 }
 
+// counted returns when the server's counters have arrived: a session may tell its own as late as its end.
+func counted(t *testing.T, db *pgtest.DB, condition string) {
+	t.Helper()
+	conn := db.AdminConn(t)
+	defer conn.Close(t.Context())
+	for there := false; !there; {
+		if err := conn.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_user_tables WHERE `+condition+`)`).Scan(&there); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A crash, a failover or a reset loses what was counted: what is dead since then is no share of the table.
 func TestCountersThatWereLostMakeNoDeadTable(t *testing.T) {
 	db := fixture(t)
 	db.Exec(t, `CREATE TABLE big AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; ANALYZE big`)
+	counted(t, db, `n_tup_ins = 2000 AND relname = 'big'`)
 	db.AdminExec(t, `SELECT pg_stat_reset()`)
 	db.Exec(t, `DELETE FROM big WHERE i > 1900`)
+	counted(t, db, `n_tup_del = 100 AND relname = 'big'`)
 	set := map[string]float64{"large-table": 200000}
 	c := find(t, target(db, set))
 	c.want(t)
@@ -299,6 +313,7 @@ func TestCountersThatWereLostMakeNoDeadTable(t *testing.T) {
 		t.Errorf("%v %% of the rows are dead", v)
 	}
 	db.Exec(t, `CREATE TABLE bare AS SELECT i, repeat('x', 200) FROM generate_series(1, 2000) i; DELETE FROM bare WHERE i > 800`)
+	counted(t, db, `n_tup_del = 1200 AND relname = 'bare'`)
 	find(t, target(db, set)).want(t) // of which never-analyzed would speak
 }
 
