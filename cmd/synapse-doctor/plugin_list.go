@@ -15,6 +15,7 @@ import (
 
 	"github.com/synapse-doctor/synapse-doctor/core/config"
 	"github.com/synapse-doctor/synapse-doctor/core/doctor"
+	"github.com/synapse-doctor/synapse-doctor/core/owned"
 	"github.com/synapse-doctor/synapse-doctor/core/report"
 	"github.com/synapse-doctor/synapse-doctor/plugins/host"
 )
@@ -245,10 +246,5 @@ func shellWord(s string) string {
 		quoted := strconv.Quote(s)
 		return "$'" + strings.NewReplacer(`\"`, `"`, "'", `\'`).Replace(quoted[1:len(quoted)-1]) + "'"
 	}
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%", r))
-	}) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	return owned.ShellWord(s)
 }
